@@ -1,0 +1,130 @@
+"""The grid: which works are raced, on which shapes and in which dtypes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Factorization = Literal["qr", "lq", "pivoted"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of computation: a factorization, or the gradient of a loss of its factors."""
+
+    name: str
+    factorization: Factorization
+    gradient: bool
+    title: str
+
+
+WORKS = {
+    work.name: work
+    for work in (
+        Work("qr", "qr", False, "QR"),
+        Work("qr_grad", "qr", True, "QR, value and gradient of a loss of Q and R"),
+        Work("lq", "lq", False, "LQ"),
+        Work("lq_grad", "lq", True, "LQ, value and gradient of a loss of L and Q"),
+        Work("pivoted", "pivoted", False, "Pivoted QR"),
+        Work(
+            "pivoted_grad", "pivoted", True, "Pivoted QR, value and gradient of a loss of Q and R"
+        ),
+    )
+}
+
+DTYPES = ("f4", "f8", "c16")
+
+SHAPES: tuple[tuple[int, ...], ...] = (
+    (10000, 3, 3),
+    (10000, 4, 4),
+    (10000, 8, 4),
+    (4000, 9, 6),
+    (1000, 16, 8),
+    (1000, 32, 32),
+    (100, 64, 64),
+    (100, 128, 32),
+    (128, 128),
+    (256, 256),
+    (512, 512),
+    (1024, 1024),
+    (2048, 2048),
+    (4096, 64),
+    (65536, 32),
+    (64, 4096),
+    (512, 2048),
+    (5, 4096, 16),
+)
+
+# Pivoting costs several times as much and scales alike in every regime: fewer shapes tell it all.
+PIVOTED_SHAPES: tuple[tuple[int, ...], ...] = (
+    (10000, 4, 4),
+    (1000, 32, 32),
+    (256, 256),
+    (1024, 1024),
+    (2048, 2048),
+    (4096, 64),
+    (64, 4096),
+)
+
+# One cell for each regime: tiny and small batch, square, tall, wide.
+QUICK = re.compile(
+    r"""
+      qr/(10000x4x4|1000x32x32|512x512|4096x64|64x4096)/f8
+    | qr_grad/(10000x4x4|1000x32x32|512x512|4096x64)/f8
+    | lq/64x4096/f8
+    | lq_grad/64x4096/f8
+    | pivoted/(1000x32x32|256x256)/f8
+    | pivoted_grad/256x256/f8
+    """,
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the grid: a work on arrays of one shape and dtype."""
+
+    work: Work
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def size(self) -> str:
+        """The shape as it is printed, ``10000x4x4``."""
+        return "x".join(map(str, self.shape))
+
+    def __str__(self) -> str:
+        return f"{self.work.name}/{self.size}/{self.dtype}"
+
+
+def grid(
+    works: Iterable[str] = tuple(WORKS),
+    dtypes: Iterable[str] = DTYPES,
+    shapes: Iterable[tuple[int, ...]] | None = None,
+) -> list[Cell]:
+    """Lists the cells of the grid, work by work.
+
+    Args:
+      works: names of works, keys of `WORKS`.
+      dtypes: NumPy type codes.
+      shapes: the shapes of every work; by default each work's own list.
+
+    Returns:
+      The cells, in the order in which they are raced and printed.
+    """
+    fixed = None if shapes is None else tuple(shapes)
+    dtypes = tuple(dtypes)
+
+    def shapes_of(work: Work) -> tuple[tuple[int, ...], ...]:
+        if fixed is not None:
+            return fixed
+        return PIVOTED_SHAPES if work.factorization == "pivoted" else SHAPES
+
+    return [
+        Cell(work, shape, dtype)
+        for work in map(WORKS.__getitem__, works)
+        for shape in shapes_of(work)
+        for dtype in dtypes
+    ]

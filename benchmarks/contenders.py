@@ -1,0 +1,186 @@
+"""Who takes part. Every library stands behind the same few methods.
+
+A contender turns NumPy input into a *call*: a function of no arguments that does the work once
+and returns when the result is there. Conversion of the input is not part of the call.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy
+import scipy.linalg
+
+from benchmarks.cases import Cell
+
+Factors = tuple[Any, ...]
+Call = Callable[[], Any]
+
+
+class Contender:
+    """What a library has to offer to take part in the race.
+
+    Factors come in the order of the function: ``(Q, R)``, ``(L, Q)`` or ``(Q, R, P)``.
+    """
+
+    def __init__(self, name: str, version: str):
+        """Takes the heading of the column and the version."""
+        self.name, self.version = name, version
+
+    def refusal(self, cell: Cell) -> str | None:
+        """Says in a word why the contender stays away from a cell; None if it takes part."""
+        return None
+
+    def forward(self, cell: Cell, a: np.ndarray) -> Call:
+        """Returns the call that computes the factors."""
+        raise NotImplementedError
+
+    def gradient(self, cell: Cell, a: np.ndarray, cotangents: Factors) -> Call:
+        r"""Returns the call that computes the loss and its gradient.
+
+        The loss is :math:`\sum_i \mathrm{Re}\,\langle C_i, F_i\rangle` over the two factors
+        :math:`F_i`, with the cotangents :math:`C_i`.
+        """
+        raise NotImplementedError
+
+    def factors(self, result: Any) -> Factors:
+        """Converts what the forward call returned to NumPy."""
+        return tuple(map(np.asarray, result))
+
+    def slope(self, result: Any) -> np.ndarray:
+        """Converts what the gradient call returned to G with d loss = Re <G, dA>."""
+        raise NotImplementedError
+
+
+class Jax(Contender):
+    """jaxqr and jax.numpy."""
+
+    def __init__(self, name: str, version: str, functions: dict[str, Callable[..., Factors]]):
+        """Takes for each factorization the function that computes it."""
+        super().__init__(name, version)
+        self._functions = functions
+
+    def forward(self, cell: Cell, a: np.ndarray) -> Call:
+        """Jits the factorization."""
+        return _jitted(self._functions[cell.work.factorization], a)
+
+    def gradient(self, cell: Cell, a: np.ndarray, cotangents: Factors) -> Call:
+        """Jits ``value_and_grad``; the cotangents are arguments, so that no constant folds."""
+        factor = self._functions[cell.work.factorization]
+
+        def loss(a: jax.Array, *cotangents: jax.Array) -> jax.Array:
+            pairs = zip(cotangents, factor(a), strict=False)  # the pivots have no cotangent
+            first, second = (jnp.sum((c.conj() * f).real) for c, f in pairs)
+            return first + second
+
+        return _jitted(jax.value_and_grad(loss), a, *cotangents)
+
+    def slope(self, result: Any) -> np.ndarray:
+        """Conjugates: JAX pairs without conjugation, d loss = Re sum(g * da)."""
+        return np.asarray(result[1]).conj()
+
+
+class Torch(Contender):
+    """PyTorch, called as its users do: eagerly, gradients by autograd."""
+
+    def __init__(self, torch: Any):
+        """Takes the module, so that this one can be imported without it."""
+        super().__init__("torch", torch.__version__)
+        self._torch = torch
+
+    def refusal(self, cell: Cell) -> str | None:
+        """Has no pivoting."""
+        return "-" if cell.work.factorization == "pivoted" else None
+
+    def forward(self, cell: Cell, a: np.ndarray) -> Call:
+        """Leaves gradients off, since the input does not ask for them."""
+        return partial(self._factor, cell.work.factorization, self._torch.from_numpy(a))
+
+    def gradient(self, cell: Cell, a: np.ndarray, cotangents: Factors) -> Call:
+        """Builds and walks the graph in each call."""
+        x = self._torch.from_numpy(a).requires_grad_()
+        constants = [self._torch.from_numpy(c) for c in cotangents]
+
+        def call() -> tuple[Any, Any]:
+            factors = self._factor(cell.work.factorization, x)
+            pairs = zip(constants, factors, strict=True)
+            # The fastest of PyTorch's spellings of the pairing.
+            first, second = (self._torch.vdot(c.flatten(), f.flatten()).real for c, f in pairs)
+            loss = first + second
+            return loss, self._torch.autograd.grad(loss, x)[0]
+
+        return call
+
+    def factors(self, result: Any) -> Factors:
+        """Resolves conjugations that PyTorch has put off."""
+        return tuple(f.resolve_conj().numpy() for f in result)
+
+    def slope(self, result: Any) -> np.ndarray:
+        """Resolves conjugations that PyTorch has put off."""
+        return np.asarray(result[1].resolve_conj())
+
+    def _factor(self, factorization: str, x: Any) -> Factors:
+        q, r = self._torch.linalg.qr(x.mT if factorization == "lq" else x)
+        return (r.mT, q.mT) if factorization == "lq" else (q, r)
+
+
+class SciPy(Contender):
+    """SciPy, called on one matrix."""
+
+    def __init__(self) -> None:
+        """Needs nothing."""
+        super().__init__("scipy", scipy.__version__)
+
+    def refusal(self, cell: Cell) -> str | None:
+        """Has no gradients, and is not raced on batches."""
+        return "-" if cell.work.gradient or len(cell.shape) > 2 else None
+
+    def forward(self, cell: Cell, a: np.ndarray) -> Call:
+        """Leaves the search for NaN out; the other contenders do not look for it either."""
+        qr = partial(scipy.linalg.qr, mode="economic", check_finite=False)
+        if cell.work.factorization == "lq":
+            return lambda: tuple(f.T for f in reversed(qr(a.T)))
+        return partial(qr, a, pivoting=cell.work.factorization == "pivoted")
+
+
+class Absent(Contender):
+    """Holds the column of a library that is not installed."""
+
+    def refusal(self, cell: Cell) -> str | None:
+        """Stays away."""
+        return "absent"
+
+
+def _jitted(function: Callable[..., Any], *arguments: np.ndarray) -> Call:
+    on_device = [jax.device_put(x) for x in arguments]
+    jitted = jax.jit(function)
+    return lambda: jax.block_until_ready(jitted(*on_device))
+
+
+def _jnp_lq(a: jax.Array) -> Factors:
+    q, r = jnp.linalg.qr(a.mT)
+    return r.mT, q.mT
+
+
+def load() -> list[Contender]:
+    """Returns all contenders, jaxqr first."""
+    import jaxqr
+
+    ours = Jax(
+        "jaxqr",
+        jaxqr.__version__,
+        {"qr": jaxqr.qr, "lq": jaxqr.lq, "pivoted": partial(jaxqr.qr, pivoting=True)},
+    )
+    pivoted = partial(jax.lax.linalg.qr, pivoting=True, full_matrices=False)
+    jnp_ = Jax("jnp", jax.__version__, {"qr": jnp.linalg.qr, "lq": _jnp_lq, "pivoted": pivoted})
+    try:
+        torch: Contender = Torch(importlib.import_module("torch"))
+    except ImportError:
+        torch = Absent("torch", "not installed")
+    return [ours, jnp_, torch, SciPy()]

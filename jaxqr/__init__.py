@@ -1,0 +1,53 @@
+"""Differentiable QR, LQ and column-pivoted QR for JAX.
+
+For an m x n matrix A and k = min(m, n):
+
+- **QR**: A = Q R, where Q has orthonormal columns and R is upper triangular (trapezoidal for a
+  wide A). It exists for every matrix. If the leading k columns of A are linearly independent it
+  is unique up to one sign (phase) for each column of Q and row of R; diag(R) is real here, and
+  `positive_diagonal=True` fixes the signs.
+- **LQ**: A = L Q, the mirror: L is lower triangular and the rows of Q are orthonormal. **RQ** and
+  **QL** are the same with rows and columns counted from the end.
+- **Column-pivoted QR**: A P = Q R for a permutation P, chosen so that abs(diag(R)) does not
+  increase. It finds the independent columns and so reveals the rank.
+
+Every function takes arrays (..., m, n), real or complex, maps over the leading dimensions, and
+has derivatives of all orders in forward and reverse mode; it composes with ``jit``, ``vmap``,
+``grad``, ``shard_map`` and ``jax.export`` on CPU, GPU and TPU.
+"""
+
+from jaxqr._householder import householder_multiply, householder_product
+from jaxqr._lq import lq, ql, rq
+from jaxqr._qr import qr
+from jaxqr._results import (
+    LQResult,
+    PivotedL,
+    PivotedLQResult,
+    PivotedQRResult,
+    PivotedR,
+    PivotedRawResult,
+    QLResult,
+    QRResult,
+    RawResult,
+    RQResult,
+)
+
+__all__ = [
+    "LQResult",
+    "PivotedL",
+    "PivotedLQResult",
+    "PivotedQRResult",
+    "PivotedR",
+    "PivotedRawResult",
+    "QLResult",
+    "QRResult",
+    "RQResult",
+    "RawResult",
+    "householder_multiply",
+    "householder_product",
+    "lq",
+    "ql",
+    "qr",
+    "rq",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,61 @@
+"""What public functions do to their arguments before a primitive sees them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from jaxqr._primitive import DTYPES
+
+HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
+
+
+def array(function: str, name: str, x: ArrayLike, ndim: int = 2) -> Array:
+    """Convert to an array of a floating dtype and at least `ndim` dimensions, or say why not."""
+    try:
+        x = jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{function}: {name} must be array-like, got {type(x).__name__}") from error
+    if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:
+        x = x.astype(jnp.promote_types(x.dtype, jnp.result_type(float)))
+    if x.dtype not in DTYPES and x.dtype not in HALF:
+        raise TypeError(
+            f"{function}: {name} must be a real or complex array of 16 (real only), 32 or 64 bits "
+            f"a number, got dtype {x.dtype}"
+        )
+    if x.ndim < ndim:
+        raise ValueError(
+            f"{function}: {name} must have at least {ndim} dimensions, got shape {x.shape}"
+        )
+    return x
+
+
+def common(*arrays: Array) -> tuple[list[Array], np.dtype]:
+    """Bring arrays to one dtype that LAPACK knows, and to the same varying axes of a shard_map.
+
+    Returns:
+        The arrays, and the dtype of the result: half precision is computed in single.
+    """
+    dtype = jnp.result_type(*arrays)
+    working = jnp.dtype(jnp.float32) if dtype in HALF else dtype
+    return _vary_alike([x.astype(working) for x in arrays]), dtype
+
+
+def choice(function: str, name: str, value: Any, allowed: Sequence[Any]) -> None:
+    """Raise unless `value` is one of `allowed`."""
+    if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
+        listed = ", ".join(map(repr, allowed))
+        raise ValueError(f"{function}: {name} must be one of {listed}, got {value!r}")
+
+
+def _vary_alike(arrays: list[Array]) -> list[Array]:
+    axes = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    union = frozenset().union(*axes)
+    return [
+        lax.pcast(x, tuple(union - own), to="varying") if union - own else x
+        for x, own in zip(arrays, axes, strict=True)
+    ]

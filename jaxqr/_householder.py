@@ -1,0 +1,174 @@
+"""Packed Householder reflectors: factor, form Q, apply Q.
+
+A factorization in LAPACK's packed form is a matrix `h` that holds R in its upper triangle and
+the vectors v_i below it, and their factors `tau`: Q = H_1 ... H_k with H_i = I - tau_i v_i v_i^H.
+The names are LAPACK's. These are the only primitives that depend on the platform.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.interpreters import ad
+from jax.typing import ArrayLike
+
+from jaxqr import _arguments
+from jaxqr._lowering import portable, xla
+from jaxqr._lowering.library import CUSOLVER, HIPSOLVER, LAPACK
+from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, make
+
+
+def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
+    """Form the leading columns of Q from packed reflectors, as LAPACK's orgqr and ungqr.
+
+    Args:
+        h: array (..., m, n), m >= n, in LAPACK's orientation: the reflectors are below the
+            diagonal of its leading k columns. (`qr` in raw mode returns it transposed.)
+        tau: array (..., k), k <= n: the factors of the reflectors.
+
+    Returns:
+        The first n columns of H_1 ... H_k, shape (..., m, n). Differentiable in both arguments,
+        which need not come from a factorization.
+
+    Raises:
+        ValueError: if m < n, k > n, or the batch dimensions differ.
+        TypeError: if an argument is not an array of numbers.
+
+    Source: LAPACK; compact form by (4.1), (4.2) of ``notebooks/derivations.md``.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, jaxqr
+        >>> a = jax.random.normal(jax.random.key(0), (5, 3))
+        >>> h, tau = jaxqr.qr(a, mode="raw")
+        >>> q = jaxqr.householder_product(h.mT, tau)
+        >>> bool(jnp.allclose(q, jaxqr.qr(a).Q, atol=1e-6))
+        True
+    """
+    (h, tau), dtype = _packed("householder_product", h, tau)
+    m, n = h.shape[-2:]
+    if m < n:
+        raise ValueError(
+            f"householder_product: h must have at least as many rows as columns, got {h.shape}"
+        )
+    if 0 in h.shape or 0 in tau.shape:
+        return jnp.broadcast_to(jnp.eye(m, n, dtype=dtype), h.shape)
+    return orgqr_p.bind(h, tau)[0].astype(dtype)
+
+
+def householder_multiply(
+    h: ArrayLike, tau: ArrayLike, c: ArrayLike, *, left: bool = True, adjoint: bool = False
+) -> Array:
+    """Multiply by the m x m matrix Q of packed reflectors, as LAPACK's ormqr and unmqr.
+
+    Q is applied reflector by reflector, never formed.
+
+    Args:
+        h: array (..., m, n) in LAPACK's orientation, its reflectors below the diagonal of its
+            leading k columns.
+        tau: array (..., k), k <= min(m, n): the factors of the reflectors.
+        c: array (..., m, s) if `left`, else (..., s, m).
+        left: whether to compute Q c rather than c Q.
+        adjoint: whether to take the adjoint of Q in place of Q.
+
+    Returns:
+        The product, of `c`'s shape. Differentiable in all three arguments.
+
+    Raises:
+        ValueError: if the shapes do not match.
+        TypeError: if an argument is not an array of numbers.
+
+    Source: LAPACK; derivatives through the compact form (4.1), (4.2) of
+    ``notebooks/derivations.md``.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, jaxqr
+        >>> a = jax.random.normal(jax.random.key(0), (5, 3))
+        >>> h, tau = jaxqr.qr(a, mode="raw")
+        >>> r = jaxqr.householder_multiply(h.mT, tau, a, adjoint=True)
+        >>> bool(jnp.allclose(r[:3], jaxqr.qr(a, mode="r"), atol=1e-5))
+        True
+    """
+    name = "householder_multiply"
+    _arguments.choice(name, "left", left, (True, False))
+    _arguments.choice(name, "adjoint", adjoint, (True, False))
+    (h, tau, c), dtype = _packed(name, h, tau, c)
+    m = h.shape[-2]
+    side = "rows" if left else "columns"
+    if c.shape[-2 if left else -1] != m or c.shape[:-2] != h.shape[:-2]:
+        raise ValueError(
+            f"{name}: c must have h's batch dimensions and {m} {side}, as h has {m} rows, "
+            f"got c {c.shape} for h {h.shape}"
+        )
+    if 0 in c.shape or 0 in tau.shape:
+        return c.astype(dtype)
+    h = h[..., :, : tau.shape[-1]]
+    return ormqr_p.bind(h, tau, c, left=left, adjoint=adjoint)[0].astype(dtype)
+
+
+def _packed(
+    function: str, h: ArrayLike, tau: ArrayLike, *more: ArrayLike
+) -> tuple[list[Array], Any]:
+    h = _arguments.array(function, "h", h)
+    tau = _arguments.array(function, "tau", tau, ndim=1)
+    rest = [_arguments.array(function, "c", c) for c in more]
+    if tau.shape[:-1] != h.shape[:-2] or tau.shape[-1] > min(h.shape[-2:]):
+        raise ValueError(
+            f"{function}: tau must have h's batch dimensions and at most min(m, n) = "
+            f"{min(h.shape[-2:])} entries, got tau {tau.shape} for h {h.shape}"
+        )
+    return _arguments.common(h, tau, *rest)
+
+
+# ------------------------------------------------------------------------------ shape rules
+
+
+def _geqrf_results(a: Shape) -> list[CoreResult]:
+    return [(a, None), ((min(a),), None)]
+
+
+def _geqp3_results(a: Shape) -> list[CoreResult]:
+    return [(a, None), ((min(a),), None), ((a[1],), jnp.int32)]
+
+
+def _orgqr_results(h: Shape, tau: Shape) -> list[CoreResult]:
+    return [(h, None)]
+
+
+def _ormqr_results(
+    h: Shape, tau: Shape, c: Shape, *, left: bool, adjoint: bool
+) -> list[CoreResult]:
+    return [(c, None)]
+
+
+# -------------------------------------------------------------------------------- transpose
+
+
+def _ormqr_transpose(
+    cotangents: list[Any], h: Array, tau: Array, c: Any, *, left: bool, adjoint: bool
+) -> tuple[None, None, Any]:
+    (ct,) = cotangents
+    if is_zero(ct):
+        return None, None, ad.Zero(c.aval.to_ct_aval())
+    # JAX pairs without conjugation (0.5): the plain transpose is the conjugated adjoint
+    out = ormqr_p.bind(h, tau, ct.conj(), left=left, adjoint=not adjoint)[0]
+    return None, None, out.conj()
+
+
+# ----------------------------------------------------------------------------- registration
+
+geqrf_p = make("geqrf", ranks=(2,), results=_geqrf_results, body=portable.geqrf)
+geqp3_p = make("geqp3", ranks=(2,), results=_geqp3_results, body=portable.geqp3)
+orgqr_p = make("orgqr", ranks=(2, 1), results=_orgqr_results, body=portable.orgqr)
+ormqr_p = make("ormqr", ranks=(2, 1, 2), results=_ormqr_results, body=portable.ormqr, linear_from=2)
+
+for _platform, _library in (("cpu", LAPACK), ("cuda", CUSOLVER), ("rocm", HIPSOLVER)):
+    lower(geqrf_p, _library.geqrf, _platform)
+    lower(orgqr_p, _library.orgqr, _platform)
+    lower(ormqr_p, _library.ormqr, _platform)
+lower(geqp3_p, LAPACK.geqp3, "cpu")
+lower(geqrf_p, xla.geqrf, "tpu")
+lower(orgqr_p, xla.orgqr, "tpu")
+
+linear_jvp(orgqr_p, portable.orgqr, linear_from=2)
+linear_jvp(ormqr_p, portable.ormqr, linear_from=2)
+ad.primitive_transposes[ormqr_p] = _ormqr_transpose

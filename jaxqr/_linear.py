@@ -1,0 +1,119 @@
+"""The linear primitives: tangent map and cotangent map of QR, and the exchange of columns.
+
+The tangent map is linear in dA, and its transpose is the matrix backpropagation of Roberts and
+Roberts (arXiv 2009.10071), whose transpose is the tangent map again. So forward mode runs the
+tangent's formula and reverse mode the cotangent's, at every order.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.interpreters import ad
+
+from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, make, name_outputs
+from jaxqr._tangents import thin_jvp, thin_vjp
+
+
+def columns(x: Array, p: Array) -> Array:
+    """x[..., :, p], matrix by matrix."""
+    return columns_p.bind(p, x)[0]
+
+
+# ------------------------------------------------------------------------- tangent of (Q, R)
+
+
+def _tangent_results(
+    q: Shape, r: Shape, da: Shape, *, outputs: tuple[str, ...], pivoted: bool
+) -> list[CoreResult]:
+    return [({"q": q, "r": r}[name], None) for name in outputs]
+
+
+def _tangent(
+    q: Array, r: Array, da: Array, *, outputs: tuple[str, ...], pivoted: bool
+) -> list[Array]:
+    if 0 in da.shape:
+        return [jnp.zeros_like({"q": q, "r": r}[name]) for name in outputs]
+    return thin_jvp(q, r, da, outputs=outputs, pivoted=pivoted)
+
+
+def _transpose_tangent(
+    cotangents: list[Any], q: Array, r: Array, da: Any, *, outputs: tuple[str, ...], pivoted: bool
+) -> tuple[None, None, Any]:
+    live = [(name, ct) for name, ct in zip(outputs, cotangents, strict=True) if not is_zero(ct)]
+    if not live:
+        return None, None, ad.Zero(da.aval.to_ct_aval())
+    names, cts = zip(*live, strict=True)
+    return None, None, qr_vjp_p.bind(q, r, *cts, inputs=names, pivoted=pivoted)[0]
+
+
+qr_jvp_p = make("qr_jvp", ranks=(2, 2, 2), results=_tangent_results, body=_tangent, linear_from=2)
+name_outputs(qr_jvp_p)
+linear_jvp(qr_jvp_p, _tangent, linear_from=2)
+ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
+
+
+# ----------------------------------------------------------------------------- cotangent of A
+
+
+def _cotangent_results(
+    q: Shape, r: Shape, *cts: Shape, inputs: tuple[str, ...], pivoted: bool
+) -> list[CoreResult]:
+    return [((q[0], r[1]), None)]
+
+
+def _cotangent(
+    q: Array, r: Array, *cts: Array, inputs: tuple[str, ...], pivoted: bool
+) -> list[Array]:
+    if 0 in q.shape or 0 in r.shape:
+        return [jnp.zeros((*q.shape[:-1], r.shape[-1]), q.dtype)]
+    # JAX pairs cotangents without conjugation (0.5)
+    given = {name: ct.conj() for name, ct in zip(inputs, cts, strict=True)}
+    return [thin_vjp(q, r, given.get("q"), given.get("r"), pivoted=pivoted).conj()]
+
+
+def _transpose_cotangent(
+    cotangents: list[Any],
+    q: Array,
+    r: Array,
+    *linear: Any,
+    inputs: tuple[str, ...],
+    pivoted: bool,
+) -> tuple[Any, ...]:
+    wanted = [ad.is_undefined_primal(x) for x in linear]
+    if is_zero(cotangents[0]):
+        out = [ad.Zero(x.aval.to_ct_aval()) for x in linear if ad.is_undefined_primal(x)]
+    else:
+        names = tuple(name for name, w in zip(inputs, wanted, strict=True) if w)
+        out = qr_jvp_p.bind(q, r, cotangents[0], outputs=names, pivoted=pivoted)
+    given = iter(out)
+    return None, None, *(next(given) if w else None for w in wanted)
+
+
+qr_vjp_p = make("qr_vjp", ranks=(2,), results=_cotangent_results, body=_cotangent, linear_from=2)
+linear_jvp(qr_vjp_p, _cotangent, linear_from=2)
+ad.primitive_transposes[qr_vjp_p] = _transpose_cotangent
+
+
+# --------------------------------------------------------------------------- exchange of columns
+
+
+def _columns_results(p: Shape, x: Shape) -> list[CoreResult]:
+    return [(x, None)]
+
+
+def _columns(p: Array, x: Array) -> list[Array]:
+    return [jnp.take_along_axis(x, p[..., None, :], axis=-1)]
+
+
+def _transpose_columns(cotangents: list[Any], p: Array, x: Any) -> tuple[None, Any]:
+    if is_zero(cotangents[0]):
+        return None, ad.Zero(x.aval.to_ct_aval())
+    # (7.2): a gather again, where the transpose of a gather would be a scatter
+    return None, columns(cotangents[0], jnp.argsort(p, axis=-1))
+
+
+columns_p = make("columns", ranks=(1, 2), results=_columns_results, body=_columns, linear_from=1)
+linear_jvp(columns_p, partial(_columns), linear_from=1)
+ad.primitive_transposes[columns_p] = _transpose_columns

@@ -1,0 +1,88 @@
+"""LAPACK's routines through the custom calls that jaxlib registers.
+
+cuSOLVER and hipSOLVER take LAPACK's operands under names without a letter for the dtype.
+Neither has a pivoted factorization; that one is portable there, so it stays on the device.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+# jaxlib has no public door to LAPACK's geqrf and geqp3. This module is undocumented, but stands
+# unchanged from jaxlib 0.10 to 0.12.
+from jaxlib import lapack
+
+from jaxqr._lowering.call import Result, call
+
+
+class Library:
+    """The routines of one library; `target` names the custom call of a routine."""
+
+    def __init__(self, name: str, target: Callable[[str, np.dtype], str]) -> None:
+        """Take the name for users and the naming rule of the targets."""
+        self.name = name
+        self._target = target
+
+    def geqrf(self, a: Array) -> list[Array]:
+        """Factor: (h, tau)."""
+        return call(
+            self._target("geqrf", a.dtype),
+            [a],
+            [Result(a.shape, a.dtype), _tau(a)],
+            batch_ndim=a.ndim - 2,
+            aliases={0: 0},
+        )
+
+    def geqp3(self, a: Array) -> list[Array]:
+        """Factor with column pivoting: (h, tau, p), p counted from 0."""
+        # zero means that a column is free to move; LAPACK counts from 1
+        free = jnp.zeros((*a.shape[:-2], a.shape[-1]), jnp.int32)
+        h, jpvt, tau = call(
+            self._target("geqp3", a.dtype),
+            [a, free],
+            [Result(a.shape, a.dtype), Result(free.shape, free.dtype), _tau(a)],
+            batch_ndim=a.ndim - 2,
+            aliases={0: 0, 1: 1},
+        )
+        return [h, tau, jpvt - 1]
+
+    def orgqr(self, h: Array, tau: Array) -> list[Array]:
+        """Form the leading columns of Q."""
+        return call(
+            self._target("orgqr", h.dtype),
+            [h, tau],
+            [Result(h.shape, h.dtype)],
+            batch_ndim=h.ndim - 2,
+            aliases={0: 0},
+        )
+
+    def ormqr(self, h: Array, tau: Array, c: Array, *, left: bool, adjoint: bool) -> list[Array]:
+        """Apply Q or its adjoint to `c` from the left or the right."""
+        return call(
+            self._target("ormqr", h.dtype),
+            [h, tau, c],
+            [Result(c.shape, c.dtype)],
+            batch_ndim=h.ndim - 2,
+            aliases={2: 0},
+            left=left,
+            transpose=adjoint,
+        )
+
+
+def _tau(a: Array) -> Result:
+    *batch, m, n = a.shape
+    return Result((*batch, min(m, n)), a.dtype)
+
+
+def _lapack_target(routine: str, dtype: np.dtype) -> str:
+    if jnp.issubdtype(dtype, jnp.complexfloating) and routine.startswith("or"):
+        routine = "un" + routine[2:]  # orthogonal for real, unitary for complex matrices
+    # fetches SciPy's LAPACK pointers, once: hence here and not on import
+    return lapack.prepare_lapack_call(f"{routine}_ffi", dtype)
+
+
+LAPACK = Library("LAPACK", _lapack_target)
+CUSOLVER = Library("cuSOLVER", lambda routine, dtype: f"cusolver_{routine}_ffi")
+HIPSOLVER = Library("hipSOLVER", lambda routine, dtype: f"hipsolver_{routine}_ffi")

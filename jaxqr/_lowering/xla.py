@@ -1,0 +1,26 @@
+"""XLA's own QR, which its TPU compiler expands into blocked Householder reflections.
+
+The expansion exists on every back end; XLA's batch is the leading dimensions, its tau LAPACK's.
+"""
+
+from jax import Array
+
+from jaxqr._lowering.call import Result, call
+
+
+def geqrf(a: Array) -> list[Array]:
+    """Factor: (h, tau)."""
+    *batch, m, n = a.shape
+    tau = Result((*batch, min(m, n)), a.dtype)
+    return call("Qr", [a], [Result(a.shape, a.dtype), tau], batch_ndim=len(batch), api_version=1)
+
+
+def orgqr(h: Array, tau: Array) -> list[Array]:
+    """Form the leading columns of Q."""
+    return call(
+        "ProductOfElementaryHouseholderReflectors",
+        [h, tau],
+        [Result(h.shape, h.dtype)],
+        batch_ndim=h.ndim - 2,
+        api_version=1,
+    )

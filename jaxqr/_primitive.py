@@ -1,0 +1,237 @@
+"""One factory: rules that speak of single matrices in, a batched, shardable primitive out.
+
+A primitive here has operands whose last one or two dimensions are the matrix (or vector) and
+whose leading dimensions are a batch, common to all operands. Its `body`, a function of arrays,
+is both its lowering on platforms without a better one and, for linear primitives, what is
+differentiated for the derivative with respect to the other operands.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir, xla
+from jax.interpreters import partial_eval as pe
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, use_abstract_mesh
+
+Shape = tuple[int, ...]
+# A matrix-level result: its shape, and its dtype where that is not the operands'
+CoreResult = tuple[Shape, Any]
+Body = Callable[..., list[Array]]
+
+DTYPES = tuple(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
+
+
+def make(
+    name: str,
+    *,
+    ranks: tuple[int, ...],
+    results: Callable[..., list[CoreResult]],
+    body: Body,
+    linear_from: int | None = None,
+) -> Primitive:
+    """Make a primitive.
+
+    Args:
+        name: the name that jaxprs show after `jaxqr_`.
+        ranks: how many trailing dimensions of each operand are the matrix; of more operands
+            than that, the last entry holds.
+        results: the shape rule: matrix-level operand shapes and parameters to the results.
+        body: what it computes.
+        linear_from: the first operand in which the primitive is linear, if it is in any.
+
+    Returns:
+        A primitive with multiple results, abstract evaluation, batching and a lowering.
+    """
+    p = Primitive(f"jaxqr_{name}")
+    p.multiple_results = True
+    p.def_impl(partial(xla.apply_primitive, p))
+    p.def_abstract_eval(partial(_abstract_eval, name, ranks, results))
+    batching.primitive_batchers[p] = partial(_batch, p, body, linear_from)
+    lower(p, body)
+    return p
+
+
+def lower(p: Primitive, body: Body, platform: str | None = None) -> None:
+    """Let `body` compute `p`, on one platform or on all that have nothing of their own."""
+    inner = mlir.lower_fun(body, multiple_results=True)
+
+    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        # Traced on plain types: the body's loops would otherwise reject the explicit shardings
+        # and varying axes that their carries gain.
+        plain = ctx.replace(avals_in=[ShapedArray(a.shape, a.dtype) for a in ctx.avals_in])
+        with use_abstract_mesh(AbstractMesh((), ())):
+            return inner(plain, *operands, **params)
+
+    mlir.register_lowering(p, rule, platform=platform)
+
+
+def name_outputs(p: Primitive) -> None:
+    """Let dead code elimination shrink the parameter `outputs`, the names of p's results."""
+
+    def rule(used: Sequence[bool], *context: Any) -> Any:
+        equation = context[-1]  # JAX 0.12 has one more argument before it than 0.10
+        if not any(used):
+            return [False] * len(equation.invars), None
+        kept = tuple(o for o, u in zip(equation.params["outputs"], used, strict=True) if u)
+        outvars = [v for v, u in zip(equation.outvars, used, strict=True) if u]
+        params = dict(equation.params, outputs=kept)
+        return [True] * len(equation.invars), equation.replace(outvars=outvars, params=params)
+
+    pe.dce_rules[p] = rule
+
+
+def zero_tangent(x: Array) -> ad.Zero:
+    """The symbolic zero among the tangents of `x`."""
+    return ad.Zero(jax.typeof(x).to_tangent_aval())
+
+
+def is_zero(tangent: Any) -> bool:
+    """Whether a tangent or cotangent is symbolically zero."""
+    return type(tangent) is ad.Zero
+
+
+# ---------------------------------------------------------------------- abstract evaluation
+
+
+def _abstract_eval(
+    name: str,
+    ranks: tuple[int, ...],
+    results: Callable[..., list[CoreResult]],
+    *avals: ShapedArray,
+    **params: Any,
+) -> list[ShapedArray]:
+    core_ranks = [ranks[min(i, len(ranks) - 1)] for i in range(len(avals))]
+    for i, (a, rank) in enumerate(zip(avals, core_ranks, strict=True)):
+        if a.ndim < rank:
+            raise ValueError(
+                f"{name}: operand {i} must have at least {rank} dimensions, got shape {a.shape}"
+            )
+    dtypes = {a.dtype for a in avals if not jnp.issubdtype(a.dtype, jnp.integer)}
+    if len(dtypes) != 1 or not dtypes.issubset(DTYPES):
+        raise TypeError(
+            f"{name}: operands must share one dtype of float32, float64, complex64 and "
+            f"complex128, got {[str(a.dtype) for a in avals]}"
+        )
+    batches = [a.shape[: a.ndim - rank] for a, rank in zip(avals, core_ranks, strict=True)]
+    if any(batch != batches[0] for batch in batches):
+        raise ValueError(
+            f"{name}: operands must have the same batch dimensions, got {[a.shape for a in avals]}"
+        )
+    varying = {a.manual_axis_type for a in avals}
+    if len(varying) > 1:
+        raise ValueError(
+            f"{name}: operands must vary over the same manual axes, got {varying}; "
+            "use jax.lax.pcast(x, axes, to='varying')"
+        )
+    spec = _batch_spec(name, avals, core_ranks)
+    cores = [a.shape[a.ndim - rank :] for a, rank in zip(avals, core_ranks, strict=True)]
+    first = avals[0]
+
+    def result(shape: Shape, dtype: Any) -> ShapedArray:
+        sharding = first.sharding.update(spec=PartitionSpec(*spec, *(None for _ in shape)))
+        return first.update(
+            shape=(*batches[0], *shape),
+            dtype=np.dtype(*dtypes if dtype is None else [dtype]),
+            weak_type=False,
+            sharding=sharding,
+        )
+
+    return [result(shape, dtype) for shape, dtype in results(*cores, **params)]
+
+
+def _spec(aval: ShapedArray) -> tuple[Any, ...]:
+    """The partition of every dimension in an explicit mesh; None where there is none."""
+    spec = tuple(aval.sharding.spec)
+    return spec + (None,) * (aval.ndim - len(spec))
+
+
+def _batch_spec(name: str, avals: Sequence[ShapedArray], ranks: Sequence[int]) -> tuple[Any, ...]:
+    specs = []
+    for i, (a, rank) in enumerate(zip(avals, ranks, strict=True)):
+        spec = _spec(a)
+        if any(axis is not None for axis in spec[a.ndim - rank :]):
+            raise ValueError(
+                f"{name}: the matrix dimensions of operand {i} must not be sharded, got "
+                f"{a.str_short(short_dtypes=True)} with {a.sharding.spec}; reshard it with "
+                "jax.sharding.reshard(x, PartitionSpec(*batch_axes, None, None))"
+            )
+        specs.append(spec[: a.ndim - rank])
+    if any(spec != specs[0] for spec in specs):
+        raise ValueError(f"{name}: operands must have the same batch sharding, got {specs}")
+    return specs[0]
+
+
+# --------------------------------------------------------------------------------- batching
+
+
+def _batch(
+    p: Primitive,
+    body: Body,
+    linear_from: int | None,
+    args: Sequence[Array],
+    dims: Sequence[int | None],
+    **params: Any,
+) -> tuple[list[Array], list[int]]:
+    """Move the mapped dimension to the front of every operand and bind again."""
+    mapped, dim = next((x, d) for x, d in zip(args, dims, strict=True) if d is not None)
+    size, axis = mapped.shape[dim], _spec(jax.typeof(mapped))[dim]
+    if (
+        linear_from is not None
+        and axis is None
+        and not any(d is not None for d in dims[:linear_from])
+    ):
+        # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
+        # take them as more columns, where bind would copy the fixed operands.
+        out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)
+        return out, [0] * len(out)
+
+    def to_front(x: Array, d: int | None) -> Array:
+        if d is not None or axis is None:
+            return batching.bdim_at_front(x, d, size)
+        # an unmapped operand must come with the sharding of the mapped dimension
+        mesh = jax.typeof(mapped).sharding.mesh
+        sharding = NamedSharding(mesh, PartitionSpec(axis, *_spec(jax.typeof(x))))
+        dimensions = range(1, x.ndim + 1)
+        return lax.broadcast_in_dim(x, (size, *x.shape), dimensions, out_sharding=sharding)
+
+    out = p.bind(*map(to_front, args, dims), **params)
+    return out, [0] * len(out)
+
+
+# ------------------------------------------------------------------- linear primitives
+
+
+def linear_jvp(p: Primitive, body: Body, linear_from: int) -> None:
+    """Differentiate a primitive that is linear from operand `linear_from` on.
+
+    The tangent in the linear operands is the primitive itself; in the others it is that of the
+    body, so derivatives of every order follow.
+    """
+
+    def jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> Any:
+        out = p.bind(*primals, **params)
+        terms = []
+        if not all(map(is_zero, tangents[linear_from:])):
+            linear = map(ad.instantiate_zeros, tangents[linear_from:])
+            terms.append(p.bind(*primals[:linear_from], *linear, **params))
+        live = [i for i in range(linear_from) if not is_zero(tangents[i])]
+        if live:
+
+            def at(*fixed: Array) -> list[Array]:
+                replaced = dict(zip(live, fixed, strict=True))
+                return body(*(replaced.get(i, x) for i, x in enumerate(primals)), **params)
+
+            points, directions = [primals[i] for i in live], [tangents[i] for i in live]
+            terms.append(jax.jvp(at, points, directions)[1])
+        if not terms:
+            return out, list(map(zero_tangent, out))
+        return out, [sum(pair[1:], start=pair[0]) for pair in zip(*terms, strict=True)]
+
+    ad.primitive_jvps[p] = jvp

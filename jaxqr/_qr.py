@@ -1,0 +1,159 @@
+"""QR: from the arguments and the mode to the primitive and back."""
+
+from functools import partial
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxqr import _arguments
+from jaxqr._algebra import diagonal
+from jaxqr._qr_primitive import qr_p
+from jaxqr._results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
+
+MODES = ("reduced", "complete", "r", "raw")
+_Formed = Literal["reduced", "complete"]
+_No = Literal[False]
+_Yes = Literal[True]
+
+
+# fmt: off
+@overload
+def qr(a: ArrayLike, mode: _Formed = ..., *, pivoting: _No = ..., positive_diagonal: bool = ...) -> QRResult: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: _Formed = ..., *, pivoting: _Yes, positive_diagonal: bool = ...) -> PivotedQRResult: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: Literal["r"], *, pivoting: _No = ..., positive_diagonal: bool = ...) -> Array: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: Literal["r"], *, pivoting: _Yes, positive_diagonal: bool = ...) -> PivotedR: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: Literal["raw"], *, pivoting: _No = ..., positive_diagonal: _No = ...) -> RawResult: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: Literal["raw"], *, pivoting: _Yes, positive_diagonal: _No = ...) -> PivotedRawResult: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: str, *, pivoting: bool = ..., positive_diagonal: bool = ...) -> Any: ...
+# fmt: on
+def qr(
+    a: ArrayLike,
+    mode: str = "reduced",
+    *,
+    pivoting: bool = False,
+    positive_diagonal: bool = False,
+) -> Any:
+    """Factor matrices into an orthonormal Q and an upper triangular R: ``a = Q @ R``.
+
+    Args:
+        a: array (..., m, n), real or complex; k = min(m, n). Integers and booleans are promoted
+            to the default floating dtype; half precision is factored, and differentiated, in
+            single precision and rounded at the end.
+        mode: "reduced" for Q (..., m, k) and R (..., k, n); "complete" for Q (..., m, m) and
+            R (..., m, n); "r" for R (..., k, n) alone; "raw" for the packed reflectors
+            h (..., n, m), transposed as in NumPy, and tau (..., k).
+        pivoting: permute the columns so that abs(diag(R)) does not increase:
+            ``a[..., :, P] = Q @ R`` with P (..., n) int32 as one more result.
+        positive_diagonal: make diag(R) non-negative. That makes the factorization of a matrix
+            with independent leading columns unique, hence the same on every platform. Not in
+            mode "raw".
+
+    Returns:
+        `QRResult(Q, R)`, the array R, or `RawResult(h, tau)`; with pivoting `PivotedQRResult`,
+        `PivotedR` or `PivotedRawResult`, which end with P. diag(R) is real, also for complex
+        `a`. A NaN or an infinity makes all of its own matrix NaN and no other of the batch.
+
+    Raises:
+        ValueError: for fewer than two dimensions, an unknown mode, or `positive_diagonal` in
+            mode "raw".
+        TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
+
+    All results but P are differentiable, any number of times, forward and reverse, where the
+    leading k columns (the permuted ones) are linearly independent. Where they are not, the
+    derivative is that of the columns which count by (8.3) and finite: with pivoting it is the
+    true derivative of what depends on the range of `a` or on R^H R only; without, what stands
+    after a dependent column has none. A reflector with tau = 0, about which LAPACK's own choice
+    jumps, keeps its direction in "complete" and "raw" (section 4). P is constant.
+
+    Source: Roberts and Roberts, arXiv 2009.10071, equation (3); complete mode after
+    Papanicolopulos, arXiv 2409.13374. All rules: ``notebooks/derivations.md``.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, jaxqr
+        >>> a = jax.random.normal(jax.random.key(0), (2, 5, 3))
+        >>> q, r = jaxqr.qr(a)
+        >>> bool(jnp.allclose(q @ r, a, atol=1e-5))
+        True
+        >>> q, r, p = jaxqr.qr(a, pivoting=True)
+        >>> bool(jnp.allclose(q @ r, jnp.take_along_axis(a, p[:, None, :], -1), atol=1e-5))
+        True
+
+        abs(det(R)) = sqrt(det(A^H A)), whose logarithm has the pseudo-inverse as its gradient:
+
+        >>> def volume(a):
+        ...     return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(jaxqr.qr(a, mode="r")))))
+        >>> bool(jnp.allclose(jax.grad(volume)(a[0]).T, jnp.linalg.pinv(a[0]), atol=1e-4))
+        True
+    """
+    return factor("qr", a, mode, pivoting, positive_diagonal)
+
+
+def factor(
+    function: str,
+    a: ArrayLike,
+    mode: str,
+    pivoting: bool,
+    positive_diagonal: bool,
+    *,
+    modes: tuple[str, ...] = MODES,
+    transposed: bool = False,
+) -> Any:
+    """Check the arguments of `function`, which factors `a` or its transpose, and factor.
+
+    `modes` are the function's names of MODES.
+    """
+    a = _arguments.array(function, "a", a)
+    _arguments.choice(function, "mode", mode, modes)
+    _arguments.choice(function, "pivoting", pivoting, (True, False))
+    _arguments.choice(function, "positive_diagonal", positive_diagonal, (True, False))
+    mode = MODES[modes.index(mode)]
+    if mode == "raw" and positive_diagonal:
+        raise ValueError(
+            f"{function}: positive_diagonal must be False in mode 'raw', as reflectors fix the "
+            "signs, got True"
+        )
+    return _factor(a.mT if transposed else a, mode, pivoting, positive_diagonal)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
+def _factor(a: Array, mode: str, pivoting: bool, positive_diagonal: bool) -> Any:
+    (a,), dtype = _arguments.common(a)
+    m, n = a.shape[-2:]
+    q_name = "q_full" if mode == "complete" and m > n else "q"
+    outputs = {"r": ("r",), "raw": ("h", "tau")}.get(mode, (q_name, "r"))
+    if pivoting:
+        outputs += ("p",)
+    values = dict(zip(outputs, qr_p.bind(a, outputs=outputs, pivoting=pivoting), strict=True))
+    p = values.get("p")
+    if mode == "raw":
+        h, tau = values["h"].mT.astype(dtype), values["tau"].astype(dtype)
+        return RawResult(h, tau) if p is None else PivotedRawResult(h, tau, p)
+    q, r = values.get(q_name), values["r"]
+    if positive_diagonal:
+        q, r = _positive(q, r)
+    r = r.astype(dtype)
+    if q is None:
+        return r if p is None else PivotedR(r, p)
+    if q_name == "q_full":
+        r = jnp.concatenate([r, jnp.zeros((*r.shape[:-2], m - n, n), dtype)], axis=-2)
+    q = q.astype(dtype)
+    return QRResult(q, r) if p is None else PivotedQRResult(q, r, p)
+
+
+def _positive(q: Array | None, r: Array) -> tuple[Array | None, Array]:
+    """Make dg(R) non-negative: a locally constant change of signs (0.3)."""
+    k = r.shape[-2]
+    sign = jnp.where(diagonal(r).real < 0, -1, 1).astype(r.dtype)
+    if q is not None:
+        changed = q[..., :, :k] * sign[..., None, :]
+        q = changed if q.shape[-1] == k else jnp.concatenate([changed, q[..., k:]], axis=-1)
+    return q, r * sign[..., :, None]

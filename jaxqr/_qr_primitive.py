@@ -1,0 +1,114 @@
+"""The primitive of QR, plain and with column pivoting: it computes the outputs it is asked for.
+
+Its outputs, by name: "q" (m, k), "r" (k, n), "q_full" (m, m), the packed reflectors "h" (m, n)
+and "tau" (k,), and the permutation "p" (n,). Asking by name is what keeps unused work undone:
+the derivative asks for what it needs beside what is wanted, and dead code elimination asks for
+less. Pivoting differs in the packed factorization it starts from, in one more output and in the
+order of dA's columns, so it is a parameter and not a primitive of its own.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+from jax.core import min_dim
+from jax.interpreters import ad
+
+from jaxqr._algebra import exponent_scale, row_minus_column, triu
+from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
+from jaxqr._linear import columns, qr_jvp_p
+from jaxqr._primitive import CoreResult, Shape, is_zero, make, name_outputs, zero_tangent
+from jaxqr._tangents import completion_jvp, raw_jvp, real_diagonal
+
+# -------------------------------------------------------------------------------- shape rule
+
+
+def _results(a: Shape, *, outputs: tuple[str, ...], pivoting: bool) -> list[CoreResult]:
+    m, n = a
+    k = min_dim(m, n)
+    table: dict[str, CoreResult] = {
+        "q": ((m, k), None),
+        "q_full": ((m, m), None),
+        "r": ((k, n), None),
+        "h": ((m, n), None),
+        "tau": ((k,), None),
+        "p": ((n,), jnp.int32),
+    }
+    return [table[name] for name in outputs]
+
+
+# ---------------------------------------------------------------------------------- lowering
+
+
+def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Array]:
+    if 0 in a.shape:
+        return _compute_empty(a, outputs=outputs)
+    *batch, m, n = a.shape
+    k = min_dim(m, n)
+    scale = exponent_scale(a)
+    h, tau, *p = (geqp3_p if pivoting else geqrf_p).bind(a * scale)
+    # reading R and applying reflectors leaves the strictly lower triangle as it is
+    values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
+    values["r"] = real_diagonal(triu(h[..., :k, :]) / scale)
+    if "q_full" in outputs and m > n:
+        square = jnp.concatenate([h, jnp.zeros((*batch, m, m - n), h.dtype)], axis=-1)
+        values["q_full"] = orgqr_p.bind(square, tau)[0]
+        values["q"] = values["q_full"][..., :, :k]
+    elif "q_full" in outputs or "q" in outputs:
+        values["q"] = values["q_full"] = orgqr_p.bind(h[..., :, :k], tau)[0]
+    if "h" in outputs:
+        values["h"] = jnp.where(row_minus_column(h) <= 0, h / scale, h)
+    return [values[name] for name in outputs]
+
+
+def _compute_empty(a: Array, *, outputs: tuple[str, ...]) -> list[Array]:
+    *batch, m, n = a.shape
+    shapes = _results((m, n), outputs=outputs, pivoting=True)
+
+    def one(name: str, shape: Shape) -> Array:
+        if name == "p":
+            return jnp.arange(n, dtype=jnp.int32)
+        return jnp.eye(*shape, dtype=a.dtype) if name[0] == "q" else jnp.zeros(shape, a.dtype)
+
+    return [
+        jnp.broadcast_to(one(name, shape), (*batch, *shape))
+        for name, (shape, _) in zip(outputs, shapes, strict=True)
+    ]
+
+
+# --------------------------------------------------------------------------------------- JVP
+
+
+def _jvp(
+    primals: tuple[Array], tangents: tuple[Any], *, outputs: tuple[str, ...], pivoting: bool
+) -> tuple[list[Array], list[Any]]:
+    (a,), (da,) = primals, tangents
+    packed = not {"q_full", "h", "tau"}.isdisjoint(outputs)
+    needed = ("q", "r", *(("h", "tau") if packed else ()), *(("p",) if pivoting else ()))
+    asked = (*outputs, *(name for name in needed if name not in outputs))
+    values = dict(zip(asked, qr_p.bind(a, outputs=asked, pivoting=pivoting), strict=True))
+    primal = [values[name] for name in outputs]
+    if is_zero(da) or outputs == ("p",):
+        return primal, list(map(zero_tangent, primal))
+    if pivoting:
+        da = columns(da, values["p"])  # (7.1)
+    q, r = values["q"], values["r"]
+    wanted = ("q", "r") if packed else tuple(name for name in ("q", "r") if name in outputs)
+    found = dict(
+        zip(wanted, qr_jvp_p.bind(q, r, da, outputs=wanted, pivoted=pivoting), strict=True)
+    )
+    if "q_full" in outputs:
+        rest = completion_jvp(q, values["h"], found["q"])
+        found["q_full"] = jnp.concatenate([found["q"], rest], axis=-1)
+    if "h" in outputs or "tau" in outputs:
+        found["h"], found["tau"] = raw_jvp(q, values["h"], values["tau"], found["q"], found["r"])
+    if pivoting:
+        found["p"] = zero_tangent(values["p"])
+    return primal, [found[name] for name in outputs]
+
+
+# ------------------------------------------------------------------------------ registration
+
+qr_p = make("qr", ranks=(2,), results=_results, body=_compute)
+name_outputs(qr_p)
+ad.primitive_jvps[qr_p] = _jvp

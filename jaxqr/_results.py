@@ -1,0 +1,78 @@
+"""What the public functions return: NamedTuples, so that results unpack and have names."""
+
+from typing import NamedTuple
+
+from jax import Array
+
+
+class QRResult(NamedTuple):
+    """``a = Q @ R``."""
+
+    Q: Array  # (..., m, k), or (..., m, m) in complete mode: orthonormal columns
+    R: Array  # (..., k, n), or (..., m, n): upper triangular, real diagonal
+
+
+class PivotedQRResult(NamedTuple):
+    """``a[..., :, P] = Q @ R`` with a non-increasing ``|diag(R)|``."""
+
+    Q: Array  # (..., m, k), or (..., m, m) in complete mode
+    R: Array  # (..., k, n), or (..., m, n)
+    P: Array  # (..., n) int32: a permutation of the columns
+
+
+class PivotedR(NamedTuple):
+    """The triangle of the pivoted QR and its permutation, without Q."""
+
+    R: Array  # (..., k, n)
+    P: Array  # (..., n) int32
+
+
+class RawResult(NamedTuple):
+    """Packed reflectors."""
+
+    h: Array  # the triangle and, beyond it, the reflectors
+    tau: Array  # (..., k): their scalar factors
+
+
+class PivotedRawResult(NamedTuple):
+    """Packed reflectors of the pivoted factorization."""
+
+    h: Array  # the triangle and, beyond it, the reflectors
+    tau: Array  # (..., k): their scalar factors
+    P: Array  # (..., n) int32 for QR, (..., m) int32 for LQ
+
+
+class LQResult(NamedTuple):
+    """``a = L @ Q``."""
+
+    L: Array  # (..., m, k), or (..., m, n) in complete mode: lower triangular, real diagonal
+    Q: Array  # (..., k, n), or (..., n, n): orthonormal rows
+
+
+class PivotedLQResult(NamedTuple):
+    """``a[..., P, :] = L @ Q`` with a non-increasing ``|diag(L)|``."""
+
+    L: Array  # (..., m, k), or (..., m, n) in complete mode
+    Q: Array  # (..., k, n), or (..., n, n)
+    P: Array  # (..., m) int32: a permutation of the rows
+
+
+class PivotedL(NamedTuple):
+    """The triangle of the pivoted LQ and its permutation, without Q."""
+
+    L: Array  # (..., m, k)
+    P: Array  # (..., m) int32
+
+
+class RQResult(NamedTuple):
+    """``a = R @ Q``."""
+
+    R: Array  # (..., m, k), or (..., m, n) in complete mode: upper triangular
+    Q: Array  # (..., k, n), or (..., n, n): orthonormal rows
+
+
+class QLResult(NamedTuple):
+    """``a = Q @ L``."""
+
+    Q: Array  # (..., m, k), or (..., m, m) in complete mode: orthonormal columns
+    L: Array  # (..., k, n), or (..., m, n): lower triangular

@@ -1,0 +1,231 @@
+"""The derivative rules, as plain functions of arrays: no primitives.
+
+Equation numbers are those of ``notebooks/derivations.md``, where each rule is derived. The
+inner product is <X, Y> = Re tr(X^H Y) throughout, dg(R) is real, and the rules hold on the
+manifold Q^H Q = I, R upper triangular, which every factorization here is on.
+
+A column of R whose diagonal entry is rounding noise has no derivative. The rules leave such
+columns out (section 8), so they are finite for every finite matrix; for full rank nothing is
+left out and they are the textbook's.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxqr._algebra import (
+    H,
+    dg,
+    diagonal,
+    exponent_scale,
+    identity_like,
+    mm,
+    reflectors,
+    slo,
+    solve,
+    triu,
+)
+
+
+def solve_right(x: Array, r: Array) -> Array:
+    """X R^{-1} for upper triangular R."""
+    return solve(r, x, left=False, lower=False)
+
+
+def solve_right_adjoint(x: Array, r: Array) -> Array:
+    """X R^{-H} for upper triangular R."""
+    return solve(r, x, left=False, lower=False, adjoint=True)
+
+
+def real_diagonal(x: Array) -> Array:
+    """Drop the imaginary part of the diagonal."""
+    return x - dg(1j * x.imag) if jnp.iscomplexobj(x) else x
+
+
+def skw(e: Array) -> Array:
+    """(0.1): the skew-Hermitian part whose complement is upper triangular with real diagonal."""
+    below = slo(e)
+    skew = below - H(below)
+    return skew + dg(1j * e.imag) if jnp.iscomplexobj(e) else skew
+
+
+def skw_adjoint(x: Array) -> Array:
+    """(0.2): the adjoint of `skw`."""
+    skew = slo(x - H(x))
+    return skew + dg(1j * x.imag) if jnp.iscomplexobj(x) else skew
+
+
+def cpl(m: Array) -> Array:
+    """(0.2): the Hermitian matrix with the lower triangle of `m` and a real diagonal."""
+    below = slo(m)
+    return below + H(below) + dg(m.real).astype(m.dtype)
+
+
+def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
+    """(8.3): which of the leading columns count, each judged against its own norm.
+
+    Args:
+        r: (..., k, n) triangle.
+        rows: m, the number of rows of the factored matrix.
+        pivoted: whether the columns that count are the leading run only.
+
+    Returns:
+        A boolean array (..., 1, k).
+    """
+    k, n = r.shape[-2:]
+    size = jnp.abs(lax.stop_gradient(r[..., :, :k]))
+    # divided by its largest entry a column has a norm that neither overflows nor underflows
+    largest = jnp.max(size, axis=-2, keepdims=True)
+    relative = size / jnp.where(largest == 0, 1, largest)
+    norm = jnp.sqrt(jnp.sum(jnp.square(relative), axis=-2, keepdims=True))
+    tolerance = max(rows, n) * jnp.finfo(r.dtype).eps
+    counts = diagonal(relative)[..., None, :] > tolerance * norm
+    if pivoted:
+        counts = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1) > 0
+    return counts
+
+
+def _restrict(r: Array, counts: Array) -> Array:
+    """R_m of (8.5): identity rows where a column does not count."""
+    k = r.shape[-2]
+    leading = r[..., :, :k]
+    return jnp.where(counts.mT, leading, identity_like(leading))
+
+
+def thin_jvp(
+    q: Array, r: Array, da: Array, *, outputs: tuple[str, ...], pivoted: bool
+) -> list[Array]:
+    """Tangents of those of Q and R that `outputs` names: (8.5), or (8.7) unless m > n.
+
+    With full rank these are (1.1) and (2.1). `da` has its columns permuted if `pivoted`.
+    """
+    m, n = da.shape[-2:]
+    scale = exponent_scale(r)  # (8.8): the rules are homogeneous
+    r, da = r * scale, da * scale
+    counts = independent(r, m, pivoted=pivoted)
+    triangle = _restrict(r, counts)
+    if m > n:
+        tangents = _deep_jvp(q, r, da, counts, triangle, outputs)
+    else:
+        c = mm(H(q), da)
+        omega = skw(jnp.where(counts, solve_right(c[..., :m], triangle), 0))
+        tangents = {"q": lambda: mm(q, omega), "r": lambda: c - mm(omega, r)}
+
+    def finish(name: str) -> Array:
+        tangent = tangents[name]()
+        if name == "q":
+            return tangent
+        tangent = triu(real_diagonal(tangent)) / scale
+        return jnp.where(counts.mT, tangent, 0) if pivoted else tangent
+
+    return [finish(name) for name in outputs]
+
+
+def _deep_jvp(
+    q: Array, r: Array, da: Array, counts: Array, triangle: Array, outputs: tuple[str, ...]
+) -> dict[str, Callable[[], Array]]:
+    if "q" in outputs:
+        b = solve_right(da, triangle)
+        e = mm(H(q), b)
+    else:  # a solve with n rows instead of m
+        b = e = solve_right(mm(H(q), da), triangle)
+    counted = jnp.where(counts, e, 0)
+    psi = counted - skw(counted)
+    return {
+        "q": lambda: jnp.where(counts, b, 0) - mm(q, psi),
+        "r": lambda: mm(psi, r) + jnp.where(counts, 0, e),
+    }
+
+
+def thin_vjp(q: Array, r: Array, qbar: Array | None, rbar: Array | None, *, pivoted: bool) -> Array:
+    """Cotangent of A from those of Q and R; None is zero: (8.6), and (8.7) for wide matrices.
+
+    With full rank these are (1.3), the paper's equation (3), and (2.2). The columns of the
+    result are permuted if `pivoted`.
+    """
+    m, n = q.shape[-2], r.shape[-1]
+    scale = exponent_scale(r)
+    r = r * scale
+    qbar = None if qbar is None else qbar * scale
+    counts = independent(r, m, pivoted=pivoted)
+    triangle = _restrict(r, counts)
+    if rbar is not None:
+        rbar = triu(real_diagonal(rbar))
+        rbar = jnp.where(counts.mT, rbar, 0) if pivoted else rbar
+    if m > n:
+        return _deep_vjp(q, r, qbar, rbar, counts, triangle)
+    x = 0 if qbar is None else mm(H(q), qbar)
+    x = x if rbar is None else x - mm(rbar, H(r))
+    y = solve_right_adjoint(jnp.where(counts, skw_adjoint(x), 0), triangle)
+    if n > m:
+        y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1)
+    return mm(q, y if rbar is None else rbar + y)
+
+
+def _deep_vjp(
+    q: Array,
+    r: Array,
+    qbar: Array | None,
+    rbar: Array | None,
+    counts: Array,
+    triangle: Array,
+) -> Array:
+    big_m = 0 if rbar is None else mm(r, H(rbar))
+    big_m = big_m if qbar is None else big_m - mm(H(qbar), q)
+    ebar = jnp.where(counts, cpl(big_m), 0 if rbar is None else rbar)
+    if qbar is None:  # a solve with n rows instead of m
+        return mm(q, solve_right_adjoint(ebar, triangle))
+    return solve_right_adjoint(jnp.where(counts, qbar, 0) + mm(q, ebar), triangle)
+
+
+def completion_jvp(q: Array, h: Array, dq: Array) -> Array:
+    """(4.4): tangent of the columns that LAPACK adds in complete mode, from that of the others.
+
+    Args:
+        q: (..., m, n) leading columns.
+        h: (..., m, n) packed reflectors.
+        dq: (..., m, n) tangent of `q`.
+
+    Returns:
+        The tangent (..., m, m - n). It is finite and tangent to the orthonormal matrices even
+        where some tau = 0; there LAPACK's completion itself jumps (section 4).
+    """
+    n = q.shape[-1]
+    v = reflectors(h, n)
+    z = solve(v[..., :n, :], v[..., n:, :], left=False, lower=True, unit=True)
+    y = q + mm(q - identity_like(q), mm(H(z), z))
+    y = jnp.concatenate([y[..., :n, :], y[..., n:, :] + z], axis=-2)
+    f = dq[..., n:, :] - mm(z, dq[..., :n, :])
+    # not as one product of stacked blocks: JAX could not see that it is linear (12.3)
+    return mm(dq, H(z)) - mm(y, H(f))
+
+
+def raw_jvp(q: Array, h: Array, tau: Array, dq: Array, dr: Array) -> tuple[Array, Array]:
+    """(5.1), (5.2): tangents of the packed reflectors and of tau from those of Q and R.
+
+    A reflector with tau = 0 is the identity and stays it: its tangent is zero.
+    """
+    k = tau.shape[-1]
+    v = reflectors(h, k)
+    v1, v2 = v[..., :k, :], v[..., k:, :]
+    live = (tau != 0)[..., None, :]
+
+    def solve_v1(x: Array) -> Array:
+        return solve(v1, x, left=True, lower=True, unit=True)
+
+    s = triu(solve_v1(identity_like(v1) - q[..., :k, :]))  # (4.1): E1 - Q1 = V S, dg(S) = tau
+    s_safe = jnp.where(live, s, identity_like(s))
+    minus_n = solve_v1(dq[..., :k, :])
+    lower = slo(jnp.where(live, solve_right(-minus_n, s_safe), 0))
+    dv1 = mm(v1, lower)
+    ds = triu(-minus_n - mm(lower, s))
+    dv2 = jnp.where(live, solve_right(-dq[..., k:, :] - mm(v2, ds), s_safe), 0)
+    dtau = jnp.where(live[..., 0, :], diagonal(ds), 0)
+    dv = slo(jnp.concatenate([dv1, dv2], axis=-2))
+    m, n = h.shape[-2:]
+    if n > k:
+        dv = jnp.concatenate([dv, jnp.zeros_like(h[..., :, k:])], axis=-1)
+    if m > k:
+        dr = jnp.concatenate([dr, jnp.zeros_like(h[..., k:, :])], axis=-2)
+    return dv + dr, dtau
