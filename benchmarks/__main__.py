@@ -14,6 +14,7 @@ from benchmarks.cases import DTYPES, QUICK, WORKS, Cell, grid
 from benchmarks.race import Row, race
 from benchmarks.timing import Schedule
 
+NAMES = ("jaxqr", "jnp", "torch", "scipy")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -28,16 +29,17 @@ def main() -> int:
         return 0
     if not _may_start(options.force):
         return 2
-    takers = [c for c in contenders.load() if c.name in options.contenders.split(",")]
+    takers = [c for c in contenders.load() if c.name in options.contenders]
     surroundings = machine.describe(takers)
     rows: list[Row] = []
     try:
         race(cells, _schedule(options), takers, _progress(rows, len(cells)))
     except KeyboardInterrupt:
-        print(f"interrupted after {len(rows)} of {len(cells)} cells", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
+    surroundings["cells"] = f"{len(rows)} of {len(cells)}"
     if rows:
         report.save(options.json or _default_path(), surroundings, rows)
-    return _report(surroundings, rows)
+    return _report(surroundings, rows) or int(len(rows) < len(cells))
 
 
 def _options() -> argparse.Namespace:
@@ -45,14 +47,14 @@ def _options() -> argparse.Namespace:
         "python -m benchmarks", description="Races jaxqr against JAX, PyTorch and SciPy."
     )
     add = parser.add_argument
-    add("--works", default=",".join(WORKS), metavar="A,B", help="default: %(default)s")
-    add("--dtypes", default=",".join(DTYPES), metavar="A,B", help="default: %(default)s")
+    add("--works", nargs="+", choices=WORKS, default=WORKS, help="default: all")
+    add("--dtypes", nargs="+", choices=[*DTYPES, "c8"], default=DTYPES, help="default: f4 f8 c16")
     add("--cells", default="", metavar="REGEX", help="matched within work/shape/dtype")
     add("--quick", action="store_true", help="a dozen cells, about two minutes")
-    add("--contenders", default="jaxqr,jnp,torch,scipy", metavar="A,B", help="default: everyone")
-    add("--rounds", type=int, help="blocks for each contender (3; quick: 2)")
-    add("--block", type=float, metavar="S", help="seconds in a block (0.3; quick: 0.2)")
-    add("--pause", type=float, default=0.25, metavar="S", help="rest between blocks (%(default)s)")
+    add("--contenders", nargs="+", choices=NAMES, default=NAMES, help="default: everyone")
+    add("--rounds", type=int, default=3, metavar="N", help="blocks (%(default)s); 0: only check")
+    add("--block", type=float, default=0.3, metavar="S", help="seconds in a block (%(default)s)")
+    add("--pause", type=float, default=0.25, metavar="S", help="rest before each (%(default)s)")
     add("--json", type=Path, metavar="PATH", help="default: benchmarks/results/<date>-<cpu>.json")
     add("--show", type=Path, metavar="PATH", help="print the tables of a file and stop")
     add("--list", action="store_true", help="list the cells and stop")
@@ -61,7 +63,7 @@ def _options() -> argparse.Namespace:
 
 
 def _select(options: argparse.Namespace) -> list[Cell]:
-    cells = grid(options.works.split(","), options.dtypes.split(","))
+    cells = grid(options.works, options.dtypes)
     wanted = re.compile(options.cells)
     return [
         cell
@@ -71,8 +73,7 @@ def _select(options: argparse.Namespace) -> list[Cell]:
 
 
 def _schedule(options: argparse.Namespace) -> Schedule:
-    rounds, block = (2, 0.2) if options.quick else (3, 0.3)
-    return Schedule(options.rounds or rounds, options.block or block, options.pause)
+    return Schedule(options.rounds, options.block, options.pause)
 
 
 def _may_start(force: bool) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -147,6 +148,6 @@ def _admit(contender: Contender, cell: Cell, problem: Problem) -> tuple[Result, 
     except WrongAnswerError as wrong:
         return Result("wrong", str(wrong)), None
     except Exception as error:  # Whatever a library raises, the others go on.
-        reason = str(error).partition("\n")[0]
+        reason = textwrap.shorten(str(error), 200)
         return Result("error", f"{type(error).__name__}: {reason}"), None
     return Result("ok", checks=checks), call

@@ -1,10 +1,12 @@
 """Matrix algebra on the last two dimensions, for the rules and the portable lowering.
 
-Everything here can be differentiated again, mapped, transposed where it is linear, and works on
-arrays whose batch is sharded over an explicit mesh; that decides which of JAX's functions occur.
+Everything here can be differentiated again, mapped, transposed where it is linear, works on
+arrays whose batch is sharded over an explicit mesh, and under JAX's strict promotion of dtypes
+and ranks. That decides which of JAX's functions occur.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +25,10 @@ def mm(x: Array, y: Array) -> Array:
 
 def row_minus_column(x: Array) -> Array:
     """Row index minus column index of every entry: negative above the diagonal."""
-    shape = x.shape[-2:]
-    return lax.broadcasted_iota(jnp.int32, shape, 0) - lax.broadcasted_iota(jnp.int32, shape, 1)
+    shape, rows = (1,) * (x.ndim - 2) + x.shape[-2:], x.ndim - 2
+    return lax.broadcasted_iota(jnp.int32, shape, rows) - lax.broadcasted_iota(
+        jnp.int32, shape, rows + 1
+    )
 
 
 def triu(x: Array) -> Array:
@@ -43,8 +47,18 @@ def dg(x: Array) -> Array:
 
 
 def identity_like(x: Array) -> Array:
-    """Ones on the diagonal of a matrix of `x`'s shape and dtype, without the batch."""
+    """Ones on the diagonal of a matrix of `x`'s shape and dtype, for a batch of one."""
     return (row_minus_column(x) == 0).astype(x.dtype)
+
+
+def imaginary_dg(x: Array) -> Array:
+    """The imaginary part of the diagonal, as a complex matrix, of complex `x`."""
+    return dg(lax.complex(jnp.zeros_like(x.real), x.imag))
+
+
+def real_diagonal(x: Array) -> Array:
+    """Drop the imaginary part of the diagonal."""
+    return x - imaginary_dg(x) if jnp.iscomplexobj(x) else x
 
 
 def diagonal(x: Array) -> Array:
@@ -52,7 +66,13 @@ def diagonal(x: Array) -> Array:
     return jnp.diagonal(x, axis1=-2, axis2=-1)
 
 
-@partial(jax.custom_jvp, nondiff_argnames=("left", "lower", "adjoint", "unit"))
+class _Op(NamedTuple):
+    left: bool
+    lower: bool
+    adjoint: bool
+    unit: bool
+
+
 def solve(
     a: Array, b: Array, *, left: bool, lower: bool, adjoint: bool = False, unit: bool = False
 ) -> Array:
@@ -60,33 +80,32 @@ def solve(
 
     JAX's own derivative with respect to `a` fails on an explicit mesh; this one does not.
     """
+    return _solve(a, b, _Op(left, lower, adjoint, unit))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _solve(a: Array, b: Array, op: _Op) -> Array:
     return lax.linalg.triangular_solve(
         a,
         b,
-        left_side=left,
-        lower=lower,
-        transpose_a=adjoint,
-        conjugate_a=adjoint,
-        unit_diagonal=unit,
+        left_side=op.left,
+        lower=op.lower,
+        transpose_a=op.adjoint,
+        conjugate_a=op.adjoint,
+        unit_diagonal=op.unit,
     )
 
 
-@solve.defjvp
+@_solve.defjvp
 def _solve_jvp(
-    left: bool,
-    lower: bool,
-    adjoint: bool,
-    unit: bool,
-    primals: tuple[Array, Array],
-    tangents: tuple[Array, Array],
+    op: _Op, primals: tuple[Array, Array], tangents: tuple[Array, Array]
 ) -> tuple[Array, Array]:
     (a, b), (da, db) = primals, tangents
-    again = partial(solve, left=left, lower=lower, adjoint=adjoint, unit=unit)
-    x = again(a, b)
-    below = row_minus_column(da) if lower else -row_minus_column(da)
-    da = jnp.where(below > 0 if unit else below >= 0, da, 0)
-    da = H(da) if adjoint else da
-    return x, again(a, db - (mm(da, x) if left else mm(x, da)))
+    x = _solve(a, b, op)
+    inside = row_minus_column(da) if op.lower else -row_minus_column(da)
+    da = jnp.where(inside > 0 if op.unit else inside >= 0, da, 0)
+    da = H(da) if op.adjoint else da
+    return x, _solve(a, db - (mm(da, x) if op.left else mm(x, da)), op)
 
 
 def exponent_scale(a: Array) -> Array:
@@ -107,6 +126,13 @@ def exponent_scale(a: Array) -> Array:
     largest = size[0] if len(size) == 1 else jnp.maximum(*size)
     scale = jnp.where(largest > safe, 1 / factor, jnp.where(largest < 1 / safe, factor, 1.0))
     return jnp.where(jnp.isfinite(largest), scale, jnp.nan).astype(largest.dtype)
+
+
+def scaled(x: Array, scale: Array) -> Array:
+    """Multiply by a real scale."""
+    if jnp.iscomplexobj(x):
+        return lax.complex(x.real * scale, x.imag * scale)
+    return x * scale
 
 
 def reflectors(h: Array, k: int) -> Array:

@@ -14,11 +14,11 @@ from jax import Array
 from jax.core import min_dim
 from jax.interpreters import ad
 
-from jaxqr._algebra import exponent_scale, row_minus_column, triu
+from jaxqr._algebra import exponent_scale, real_diagonal, row_minus_column, scaled, triu
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
 from jaxqr._linear import columns, qr_jvp_p
 from jaxqr._primitive import CoreResult, Shape, is_zero, make, name_outputs, zero_tangent
-from jaxqr._tangents import completion_jvp, raw_jvp, real_diagonal
+from jaxqr._tangents import completion_jvp, raw_jvp
 
 # -------------------------------------------------------------------------------- shape rule
 
@@ -46,10 +46,10 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Arra
     *batch, m, n = a.shape
     k = min_dim(m, n)
     scale = exponent_scale(a)
-    h, tau, *p = (geqp3_p if pivoting else geqrf_p).bind(a * scale)
+    h, tau, *p = (geqp3_p if pivoting else geqrf_p).bind(scaled(a, scale))
     # reading R and applying reflectors leaves the strictly lower triangle as it is
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
-    values["r"] = real_diagonal(triu(h[..., :k, :]) / scale)
+    values["r"] = real_diagonal(scaled(triu(h[..., :k, :]), 1 / scale))
     if "q_full" in outputs and m > n:
         square = jnp.concatenate([h, jnp.zeros((*batch, m, m - n), h.dtype)], axis=-1)
         values["q_full"] = orgqr_p.bind(square, tau)[0]
@@ -57,7 +57,7 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Arra
     elif "q_full" in outputs or "q" in outputs:
         values["q"] = values["q_full"] = orgqr_p.bind(h[..., :, :k], tau)[0]
     if "h" in outputs:
-        values["h"] = jnp.where(row_minus_column(h) <= 0, h / scale, h)
+        values["h"] = jnp.where(row_minus_column(h) <= 0, scaled(h, 1 / scale), h)
     return [values[name] for name in outputs]
 
 

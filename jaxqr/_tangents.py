@@ -20,8 +20,11 @@ from jaxqr._algebra import (
     diagonal,
     exponent_scale,
     identity_like,
+    imaginary_dg,
     mm,
+    real_diagonal,
     reflectors,
+    scaled,
     slo,
     solve,
     triu,
@@ -38,22 +41,17 @@ def solve_right_adjoint(x: Array, r: Array) -> Array:
     return solve(r, x, left=False, lower=False, adjoint=True)
 
 
-def real_diagonal(x: Array) -> Array:
-    """Drop the imaginary part of the diagonal."""
-    return x - dg(1j * x.imag) if jnp.iscomplexobj(x) else x
-
-
 def skw(e: Array) -> Array:
     """(0.1): the skew-Hermitian part whose complement is upper triangular with real diagonal."""
     below = slo(e)
     skew = below - H(below)
-    return skew + dg(1j * e.imag) if jnp.iscomplexobj(e) else skew
+    return skew + imaginary_dg(e) if jnp.iscomplexobj(e) else skew
 
 
 def skw_adjoint(x: Array) -> Array:
     """(0.2): the adjoint of `skw`."""
     skew = slo(x - H(x))
-    return skew + dg(1j * x.imag) if jnp.iscomplexobj(x) else skew
+    return skew + imaginary_dg(x) if jnp.iscomplexobj(x) else skew
 
 
 def cpl(m: Array) -> Array:
@@ -102,7 +100,7 @@ def thin_jvp(
     """
     m, n = da.shape[-2:]
     scale = exponent_scale(r)  # (8.8): the rules are homogeneous
-    r, da = r * scale, da * scale
+    r, da = scaled(r, scale), scaled(da, scale)
     counts = independent(r, m, pivoted=pivoted)
     triangle = _restrict(r, counts)
     if m > n:
@@ -116,7 +114,7 @@ def thin_jvp(
         tangent = tangents[name]()
         if name == "q":
             return tangent
-        tangent = triu(real_diagonal(tangent)) / scale
+        tangent = scaled(triu(real_diagonal(tangent)), 1 / scale)
         return jnp.where(counts.mT, tangent, 0) if pivoted else tangent
 
     return [finish(name) for name in outputs]
@@ -146,8 +144,8 @@ def thin_vjp(q: Array, r: Array, qbar: Array | None, rbar: Array | None, *, pivo
     """
     m, n = q.shape[-2], r.shape[-1]
     scale = exponent_scale(r)
-    r = r * scale
-    qbar = None if qbar is None else qbar * scale
+    r = scaled(r, scale)
+    qbar = None if qbar is None else scaled(qbar, scale)
     counts = independent(r, m, pivoted=pivoted)
     triangle = _restrict(r, counts)
     if rbar is not None:
