@@ -130,7 +130,8 @@ def _row(cell: Cell, contenders: Sequence[Contender], schedule: Schedule) -> Row
     neighbours = Neighbours()
     for name, blocks in take_turns(calls, schedule).items():
         results[name].blocks = blocks
-    return Row(cell, results, neighbours.processors())
+    timed = any(result.blocks for result in results.values())
+    return Row(cell, results, neighbours.processors() if timed else None)
 
 
 def _admit(contender: Contender, cell: Cell, problem: Problem) -> tuple[Result, Call | None]:

@@ -24,6 +24,7 @@ from jaxqr._algebra import (
     mm,
     real_diagonal,
     reflectors,
+    row_minus_column,
     scaled,
     slo,
     solve,
@@ -73,12 +74,10 @@ def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
     """
     k, n = r.shape[-2:]
     size = jnp.abs(lax.stop_gradient(r[..., :, :k]))
-    # divided by its largest entry a column has a norm that neither overflows nor underflows
-    largest = jnp.max(size, axis=-2, keepdims=True)
-    relative = size / jnp.where(largest == 0, 1, largest)
-    norm = jnp.sqrt(jnp.sum(jnp.square(relative), axis=-2, keepdims=True))
-    tolerance = max(rows, n) * jnp.finfo(r.dtype).eps
-    counts = diagonal(relative)[..., None, :] > tolerance * norm
+    tolerance = max(rows, n) * float(jnp.finfo(r.dtype).eps)
+    # sum_i |R_ij| tolerance < |R_jj|, in one reduction: the weight of the diagonal is -1
+    weight = jnp.where(row_minus_column(size) == 0, tolerance - 1, tolerance).astype(size.dtype)
+    counts = jnp.sum(weight * size, axis=-2, keepdims=True) < 0
     if pivoted:
         counts = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1) > 0
     return counts
