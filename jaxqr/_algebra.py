@@ -5,12 +5,10 @@ arrays whose batch is sharded over an explicit mesh, and under JAX's strict prom
 and ranks. That decides which of JAX's functions occur.
 """
 
-from functools import partial
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from jaxqr._solve import solve
 
 
 def H(x: Array) -> Array:
@@ -66,48 +64,6 @@ def diagonal(x: Array) -> Array:
     return jnp.diagonal(x, axis1=-2, axis2=-1)
 
 
-class _Op(NamedTuple):
-    left: bool
-    lower: bool
-    adjoint: bool
-    unit: bool
-
-
-def solve(
-    a: Array, b: Array, *, left: bool, lower: bool, adjoint: bool = False, unit: bool = False
-) -> Array:
-    """Solve op(a) x = b (left) or x op(a) = b for triangular `a`, op the identity or the adjoint.
-
-    JAX's own derivative with respect to `a` fails on an explicit mesh; this one does not.
-    """
-    return _solve(a, b, _Op(left, lower, adjoint, unit))
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _solve(a: Array, b: Array, op: _Op) -> Array:
-    return lax.linalg.triangular_solve(
-        a,
-        b,
-        left_side=op.left,
-        lower=op.lower,
-        transpose_a=op.adjoint,
-        conjugate_a=op.adjoint,
-        unit_diagonal=op.unit,
-    )
-
-
-@_solve.defjvp
-def _solve_jvp(
-    op: _Op, primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    (a, b), (da, db) = primals, tangents
-    x = _solve(a, b, op)
-    inside = row_minus_column(da) if op.lower else -row_minus_column(da)
-    da = jnp.where(inside > 0 if op.unit else inside >= 0, da, 0)
-    da = H(da) if op.adjoint else da
-    return x, _solve(a, db - (mm(da, x) if op.left else mm(x, da)), op)
-
-
 def exponent_scale(a: Array) -> Array:
     """A power of two for each matrix that brings its entries far from overflow and underflow.
 
@@ -143,24 +99,22 @@ def reflectors(h: Array, k: int) -> Array:
 
 def apply_reflectors(h: Array, tau: Array, c: Array, *, left: bool, adjoint: bool) -> Array:
     """Multiply `c` by Q = I - V T V^H or its adjoint, from the left or the right."""
-    if not left:
-        return H(apply_reflectors(h, tau, H(c), left=True, adjoint=not adjoint))
     v = reflectors(h, tau.shape[-1])
-    return c - mm(v, _apply_t(v, tau, mm(H(v), c), adjoint=adjoint))
+    t = _compact_factor(v, tau)
+    t = H(t) if adjoint else t
+    return c - (mm(v, mm(t, mm(H(v), c))) if left else mm(mm(mm(c, v), t), H(v)))
 
 
 def form_reflectors(h: Array, tau: Array) -> Array:
     """The leading columns of Q = I - V T V^H, as many as `h` has."""
     v = reflectors(h, tau.shape[-1])
     top = v[..., : h.shape[-1], :]
-    return identity_like(h) - mm(v, _apply_t(v, tau, H(top), adjoint=False))
+    return identity_like(h) - mm(v, mm(_compact_factor(v, tau), H(top)))
 
 
-def _apply_t(v: Array, tau: Array, x: Array, *, adjoint: bool) -> Array:
-    """T x or T^H x, by (4.2): T = (I + D sup(V^H V))^{-1} D with D = diag(tau)."""
+def _compact_factor(v: Array, tau: Array) -> Array:
+    """(4.2): T = (I + D sup(V^H V))^{-1} D with D = diag(tau)."""
     d = tau[..., :, None]
-    gram = mm(H(v), v)
-    inverse = d * gram  # its strict upper triangle; the solver takes a diagonal of ones
-    if adjoint:
-        return d.conj() * solve(inverse, x, left=True, lower=False, adjoint=True, unit=True)
-    return solve(inverse, d * x, left=True, lower=False, unit=True)
+    # its diagonal of ones and its zeros are the solver's
+    inverse = d * mm(H(v), v)
+    return solve(inverse, d * (identity_like(inverse)), left=True, lower=False, unit=True)

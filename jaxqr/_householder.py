@@ -13,8 +13,10 @@ from jax.interpreters import ad
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._lowering import portable, xla
+from jaxqr._algebra import identity_like
+from jaxqr._lowering import portable
 from jaxqr._lowering.library import CUSOLVER, HIPSOLVER, LAPACK
+from jaxqr._lowering.xla import XLA
 from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, make
 
 
@@ -51,7 +53,7 @@ def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
             f"householder_product: h must have at least as many rows as columns, got {h.shape}"
         )
     if 0 in h.shape or 0 in tau.shape:
-        return jnp.broadcast_to(jnp.eye(m, n, dtype=dtype), h.shape)
+        return (jnp.zeros_like(h) + identity_like(h)).astype(dtype)
     return orgqr_p.bind(h, tau)[0].astype(dtype)
 
 
@@ -161,13 +163,16 @@ geqp3_p = make("geqp3", ranks=(2,), results=_geqp3_results, body=portable.geqp3)
 orgqr_p = make("orgqr", ranks=(2, 1), results=_orgqr_results, body=portable.orgqr)
 ormqr_p = make("ormqr", ranks=(2, 1, 2), results=_ormqr_results, body=portable.ormqr, linear_from=2)
 
-for _platform, _library in (("cpu", LAPACK), ("cuda", CUSOLVER), ("rocm", HIPSOLVER)):
-    lower(geqrf_p, _library.geqrf, _platform)
-    lower(orgqr_p, _library.orgqr, _platform)
-    lower(ormqr_p, _library.ormqr, _platform)
-lower(geqp3_p, LAPACK.geqp3, "cpu")
-lower(geqrf_p, xla.geqrf, "tpu")
-lower(orgqr_p, xla.orgqr, "tpu")
+# What computes each routine; where a platform has nothing of its own, the portable body does.
+ROUTINES = {
+    "geqrf": (geqrf_p, {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER, "tpu": XLA}),
+    "geqp3": (geqp3_p, {"cpu": LAPACK}),
+    "orgqr": (orgqr_p, {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER, "tpu": XLA}),
+    "ormqr": (ormqr_p, {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER}),
+}
+for _routine, (_p, _providers) in ROUTINES.items():
+    for _platform, _provider in _providers.items():
+        lower(_p, getattr(_provider, _routine), _platform)
 
 linear_jvp(orgqr_p, portable.orgqr, linear_from=2)
 linear_jvp(ormqr_p, portable.ormqr, linear_from=2)

@@ -5,7 +5,6 @@ Roberts (arXiv 2009.10071), whose transpose is the tangent map again. So forward
 tangent's formula and reverse mode the cotangent's, at every order.
 """
 
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from jaxqr._tangents import thin_jvp, thin_vjp
 
 def columns(x: Array, p: Array) -> Array:
     """x[..., :, p], matrix by matrix."""
-    return columns_p.bind(p, x)[0]
+    return columns_p.bind(p, x, inverse=False)[0]
 
 
 # ------------------------------------------------------------------------- tangent of (Q, R)
@@ -99,21 +98,24 @@ ad.primitive_transposes[qr_vjp_p] = _transpose_cotangent
 # --------------------------------------------------------------------------- exchange of columns
 
 
-def _columns_results(p: Shape, x: Shape) -> list[CoreResult]:
+def _columns_results(p: Shape, x: Shape, *, inverse: bool) -> list[CoreResult]:
     return [(x, None)]
 
 
-def _columns(p: Array, x: Array) -> list[Array]:
+def _columns(p: Array, x: Array, *, inverse: bool) -> list[Array]:
+    p = jnp.argsort(p, axis=-1) if inverse else p
     return [jnp.take_along_axis(x, p[..., None, :], axis=-1)]
 
 
-def _transpose_columns(cotangents: list[Any], p: Array, x: Any) -> tuple[None, Any]:
+def _transpose_columns(
+    cotangents: list[Any], p: Array, x: Any, *, inverse: bool
+) -> tuple[None, Any]:
     if is_zero(cotangents[0]):
         return None, ad.Zero(x.aval.to_ct_aval())
     # (7.2): a gather again, where the transpose of a gather would be a scatter
-    return None, columns(cotangents[0], jnp.argsort(p, axis=-1))
+    return None, columns_p.bind(p, cotangents[0], inverse=not inverse)[0]
 
 
 columns_p = make("columns", ranks=(1, 2), results=_columns_results, body=_columns, linear_from=1)
-linear_jvp(columns_p, partial(_columns), linear_from=1)
+linear_jvp(columns_p, _columns, linear_from=1)
 ad.primitive_transposes[columns_p] = _transpose_columns

@@ -35,6 +35,7 @@ def make(
     results: Callable[..., list[CoreResult]],
     body: Body,
     linear_from: int | None = None,
+    many: Body | None = None,
 ) -> Primitive:
     """Make a primitive.
 
@@ -45,6 +46,8 @@ def make(
         results: the shape rule: matrix-level operand shapes and parameters to the results.
         body: what it computes.
         linear_from: the first operand in which the primitive is linear, if it is in any.
+        many: what computes it where only linear operands are mapped, by a leading dimension (an
+            operand that is not mapped is fixed): by default the mapped body.
 
     Returns:
         A primitive with multiple results, abstract evaluation, batching and a lowering.
@@ -53,7 +56,7 @@ def make(
     p.multiple_results = True
     p.def_impl(partial(xla.apply_primitive, p))
     p.def_abstract_eval(partial(_abstract_eval, name, ranks, results))
-    batching.primitive_batchers[p] = partial(_batch, p, body, linear_from)
+    batching.primitive_batchers[p] = partial(_batch, p, body, linear_from, many)
     lower(p, body)
     return p
 
@@ -175,6 +178,7 @@ def _batch(
     p: Primitive,
     body: Body,
     linear_from: int | None,
+    many: Body | None,
     args: Sequence[Array],
     dims: Sequence[int | None],
     **params: Any,
@@ -189,7 +193,13 @@ def _batch(
     ):
         # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
         # take them as more columns, where bind would copy the fixed operands.
-        out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)
+        if many is not None:
+            front = [
+                x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)
+            ]
+            out = many(*front, **params)
+        else:
+            out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)
         return out, [0] * len(out)
 
     def to_front(x: Array, d: int | None) -> Array:

@@ -144,7 +144,7 @@ def _factor(a: Array, mode: str, pivoting: bool, positive_diagonal: bool) -> Any
     if q is None:
         return r if p is None else PivotedR(r, p)
     if q_name == "q_full":
-        r = jnp.concatenate([r, jnp.zeros((*r.shape[:-2], m - n, n), dtype)], axis=-2)
+        r = jnp.pad(r, [(0, 0)] * (r.ndim - 2) + [(0, m - n), (0, 0)])
     q = q.astype(dtype)
     return QRResult(q, r) if p is None else PivotedQRResult(q, r, p)
 

@@ -27,9 +27,9 @@ from jaxqr._algebra import (
     row_minus_column,
     scaled,
     slo,
-    solve,
     triu,
 )
+from jaxqr._solve import solve
 
 
 def solve_right(x: Array, r: Array) -> Array:

@@ -8,19 +8,26 @@ from jax import Array
 from jaxqr._lowering.call import Result, call
 
 
-def geqrf(a: Array) -> list[Array]:
-    """Factor: (h, tau)."""
-    *batch, m, n = a.shape
-    tau = Result((*batch, min(m, n)), a.dtype)
-    return call("Qr", [a], [Result(a.shape, a.dtype), tau], batch_ndim=len(batch), api_version=1)
+class Expander:
+    """The two routines that XLA has; its other ones are portable."""
+
+    name = "XLA"
+
+    def geqrf(self, a: Array) -> list[Array]:
+        """Factor: (h, tau)."""
+        *batch, m, n = a.shape
+        results = [Result(a.shape, a.dtype), Result((*batch, min(m, n)), a.dtype)]
+        return call("Qr", [a], results, batch_ndim=len(batch), api_version=1)
+
+    def orgqr(self, h: Array, tau: Array) -> list[Array]:
+        """Form the leading columns of Q."""
+        return call(
+            "ProductOfElementaryHouseholderReflectors",
+            [h, tau],
+            [Result(h.shape, h.dtype)],
+            batch_ndim=h.ndim - 2,
+            api_version=1,
+        )
 
 
-def orgqr(h: Array, tau: Array) -> list[Array]:
-    """Form the leading columns of Q."""
-    return call(
-        "ProductOfElementaryHouseholderReflectors",
-        [h, tau],
-        [Result(h.shape, h.dtype)],
-        batch_ndim=h.ndim - 2,
-        api_version=1,
-    )
+XLA = Expander()

@@ -1,0 +1,91 @@
+"""Triangular solves as a linear primitive.
+
+JAX's own has a derivative with respect to the triangle that fails on an explicit mesh, at every
+order: so this one stays itself when it is differentiated, transposed or mapped.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.interpreters import ad
+
+from jaxqr._primitive import CoreResult, Shape, is_zero, make, zero_tangent
+
+
+def solve(
+    a: Array, b: Array, *, left: bool, lower: bool, adjoint: bool = False, unit: bool = False
+) -> Array:
+    """Solve op(a) x = b (left) or x op(a) = b for triangular `a`, op the identity or the adjoint.
+
+    The other triangle of `a` is not read, nor is its diagonal if `unit`.
+    """
+    params = {"left": left, "lower": lower, "unit": unit}
+    return solve_p.bind(a, b, transpose=adjoint, conjugate=adjoint, **params)[0]
+
+
+def _results(a: Shape, b: Shape, **params: bool) -> list[CoreResult]:
+    return [(b, None)]
+
+
+def _body(
+    a: Array, b: Array, *, left: bool, lower: bool, transpose: bool, conjugate: bool, unit: bool
+) -> list[Array]:
+    solution = lax.linalg.triangular_solve(
+        a,
+        b,
+        left_side=left,
+        lower=lower,
+        transpose_a=transpose,
+        conjugate_a=conjugate,
+        unit_diagonal=unit,
+    )
+    return [solution]
+
+
+def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: bool) -> Any:
+    a, b = primals
+    da, db = tangents
+    (x,) = solve_p.bind(a, b, **params)
+    if is_zero(da):
+        rhs = db
+    else:
+        da = _read(da, lower=params["lower"], unit=params["unit"])
+        da = da.mT if params["transpose"] else da
+        da = da.conj() if params["conjugate"] else da
+        pair = (da, x) if params["left"] else (x, da)
+        rhs = -jnp.matmul(*pair, precision=lax.Precision.HIGHEST)
+        rhs = rhs if is_zero(db) else db + rhs
+    if is_zero(rhs):
+        return [x], [zero_tangent(x)]
+    return [x], solve_p.bind(a, rhs, **params)
+
+
+def _read(a: Array, *, lower: bool, unit: bool) -> Array:
+    """The entries of `a` that are read, and zeros."""
+    rows, columns = (lax.broadcasted_iota(jnp.int32, a.shape, a.ndim - i) for i in (2, 1))
+    inside = rows - columns if lower else columns - rows
+    return jnp.where(inside > 0 if unit else inside >= 0, a, 0)
+
+
+def _transpose(cotangents: list[Any], a: Array, b: Any, **params: bool) -> tuple[None, Any]:
+    if is_zero(cotangents[0]):
+        return None, ad.Zero(b.aval.to_ct_aval())
+    params["transpose"] = not params["transpose"]
+    return None, solve_p.bind(a, cotangents[0], **params)[0]
+
+
+def _many(a: Array, b: Array, *, left: bool, **params: bool) -> list[Array]:
+    """Many right-hand sides at one triangle become its columns (its rows, from the right)."""
+    b = jnp.moveaxis(b, 0, -2 if left else -3)
+    shape = b.shape
+    columns = (*shape[:-2], shape[-2] * shape[-1])
+    rows = (*shape[:-3], shape[-3] * shape[-2], shape[-1])
+    (x,) = solve_p.bind(a, b.reshape(columns if left else rows), left=left, **params)
+    return [jnp.moveaxis(x.reshape(shape), -2 if left else -3, 0)]
+
+
+solve_p = make("solve", ranks=(2, 2), results=_results, body=_body, linear_from=1, many=_many)
+ad.primitive_jvps[solve_p] = _jvp
+ad.primitive_transposes[solve_p] = _transpose

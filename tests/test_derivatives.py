@@ -1,0 +1,170 @@
+"""Every derivative of qr and lq against central differences, and the modes against each other."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from matrices import FACTORIZATIONS, SHAPES, normal, separated
+
+import jaxqr
+
+MODES = ("reduced", "complete", "triangle", "raw")
+BATCHES = ((), (3,), (2, 2))
+STEP = 1e-4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fast_compilation():
+    """These programs run once: compiling them costs most of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
+def differentiable(name, mode, pivoting=False, **options):
+    """The factorization as a function of `a` alone, to the tuple of its inexact outputs."""
+    mode = {"qr": "r", "lq": "l"}[name] if mode == "triangle" else mode
+
+    def function(a):
+        out = getattr(jaxqr, name)(a, mode, pivoting=pivoting, **options)
+        out = out if isinstance(out, tuple) else (out,)
+        return tuple(x for x in out if jnp.issubdtype(x.dtype, jnp.inexact))
+
+    return function
+
+
+def differences(function, a, da, step=STEP):
+    """Fourth-order central differences of each output of `function` along `da`."""
+    steps = step * jnp.array([-2.0, -1.0, 1.0, 2.0])
+    values = jax.vmap(lambda t: function(a + t.astype(a.dtype) * da))(steps)
+    return [(8 * (v[2] - v[1]) - (v[3] - v[0])) / (12 * step) for v in values]
+
+
+def relative_error(got, expected):
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert got.shape == expected.shape
+    assert np.isfinite(got).all()
+    return np.max(np.abs(got - expected), initial=0) / max(1, np.max(np.abs(expected), initial=0))
+
+
+def pairing(xs, ys):
+    """Re <x, y>, without conjugation, as JAX pairs cotangents and tangents."""
+    return sum(np.sum(np.asarray(x) * np.asarray(y)).real for x, y in zip(xs, ys, strict=True))
+
+
+CASES = list(itertools.product(FACTORIZATIONS, (False, True), MODES, SHAPES))
+
+
+@pytest.mark.parametrize("batch", BATCHES, ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize(("name", "pivoting", "mode", "shape"), CASES)
+def test_tangents_equal_differences_and_cotangents_pair(name, pivoting, mode, shape, dtype, batch):
+    function = differentiable(name, mode, pivoting)
+    a, da = separated(batch + shape, dtype), normal(batch + shape, dtype, seed=9)
+    shapes = jax.eval_shape(function, a)
+    cotangents = tuple(normal(s.shape, s.dtype, seed=5) for s in shapes)
+
+    def gradient(a):
+        return jax.vjp(function, a)[1](cotangents)
+
+    @jax.jit
+    def everything(a, da):
+        _, tangents = jax.jvp(function, (a,), (da,))
+        cotangent, hessian_product = jax.jvp(gradient, (a,), (da,))
+        return (
+            tangents,
+            differences(function, a, da),
+            cotangent,
+            hessian_product,
+            differences(gradient, a, da),
+        )
+
+    tangents, expected, cotangent, hessian_product, hessian_expected = everything(a, da)
+    for tangent, difference in zip(tangents, expected, strict=True):
+        assert relative_error(tangent, difference) < 1e-5
+    forward, reverse = pairing(cotangents, tangents), pairing(cotangent, [da])
+    assert abs(forward - reverse) < 1e-9 * max(1, abs(forward))
+    assert relative_error(hessian_product[0], hessian_expected[0]) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(7, 4), (5, 5), (4, 7)])
+@pytest.mark.parametrize("pivoting", [False, True])
+def test_tangents_have_the_structure_of_the_factors(shape, dtype, pivoting):
+    a, da = separated((2, *shape), dtype), normal((2, *shape), dtype, seed=3)
+    function = differentiable("qr", "complete", pivoting)
+    (q, _), (dq, dr) = jax.jvp(function, (a,), (da,))
+    skew = q.conj().mT @ dq
+    np.testing.assert_allclose(skew, -skew.conj().mT, atol=1e-11)
+    assert np.all(np.tril(dr, -1) == 0)
+    assert np.all(np.diagonal(dr, axis1=-2, axis2=-1).imag == 0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("name", FACTORIZATIONS)
+def test_cotangents_ignore_the_constant_triangle(name, dtype):
+    function = differentiable(name, "triangle")
+    a = normal((5, 4), dtype)
+    (triangle,), vjp = jax.vjp(function, a)
+    ct = normal(triangle.shape, dtype, seed=4)
+    keep = np.triu(ct) if name == "qr" else np.tril(ct)
+    keep = keep - 1j * np.diag(np.diag(keep).imag) if dtype == "complex128" else keep
+    ct = np.where(keep == 0, np.nan if dtype == "float64" else ct, ct)
+    np.testing.assert_allclose(vjp((ct,))[0], vjp((keep,))[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6)])
+@pytest.mark.parametrize("mode", ["reduced", "complete"])
+@pytest.mark.parametrize("name", FACTORIZATIONS)
+def test_positive_diagonal_is_differentiable(name, mode, shape, dtype):
+    function = differentiable(name, mode, positive_diagonal=True)
+    a, da = normal((2, *shape), dtype), normal((2, *shape), dtype, seed=1)
+    _, tangents = jax.jvp(function, (a,), (da,))
+    for tangent, difference in zip(tangents, differences(function, a, da), strict=True):
+        assert relative_error(tangent, difference) < 1e-7
+
+
+@pytest.mark.parametrize("name", ["rq", "ql"])
+@pytest.mark.parametrize("shape", [(6, 3), (3, 6)])
+@pytest.mark.parametrize("mode", ["reduced", "complete", "triangle"])
+def test_reversed_factorizations_are_differentiable(name, mode, shape):
+    triangle = {"rq": "r", "ql": "l"}[name]
+
+    def function(a):
+        out = getattr(jaxqr, name)(a, triangle if mode == "triangle" else mode)
+        return out if isinstance(out, tuple) else (out,)
+
+    a, da = normal(shape, "complex128"), normal(shape, "complex128", seed=1)
+    out, tangents = jax.jvp(function, (a,), (da,))
+    for tangent, difference in zip(tangents, differences(function, a, da), strict=True):
+        assert relative_error(tangent, difference) < 1e-7
+    cotangents = tuple(normal(x.shape, x.dtype, seed=5) for x in out)
+    (gradient,) = jax.vjp(function, a)[1](cotangents)
+    assert abs(pairing(cotangents, tangents) - pairing([gradient], [da])) < 1e-9
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_differentiated_in_single(dtype):
+    a32 = normal((16, 5), "float32")
+    a = jnp.asarray(a32).astype(dtype)
+
+    def loss(a):
+        q, r = jaxqr.qr(a)
+        return jnp.sum(jnp.sin(q.astype(jnp.float32))) + jnp.sum(r.astype(jnp.float32) ** 2)
+
+    def single(a):
+        q, r = jaxqr.qr(a)
+        q, r = (x.astype(dtype).astype(jnp.float32) for x in (q, r))
+        return jnp.sum(jnp.sin(q)) + jnp.sum(r**2)
+
+    got, expected = jax.grad(loss)(a), jax.grad(single)(a.astype(jnp.float32))
+    assert got.dtype == a.dtype
+    # one rounding of the input dtype, of the cotangents and of the result
+    eps = float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        got.astype(jnp.float32), expected, atol=4 * eps * float(jnp.max(jnp.abs(expected)))
+    )
