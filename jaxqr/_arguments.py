@@ -21,7 +21,7 @@ def array(function: str, name: str, x: ArrayLike, ndim: int = 2) -> Array:
     except (TypeError, ValueError) as error:
         raise TypeError(f"{function}: {name} must be array-like, got {type(x).__name__}") from error
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.result_type(float)))
+        x = x.astype(jnp.result_type(float))
     if x.dtype not in DTYPES and x.dtype not in HALF:
         raise TypeError(
             f"{function}: {name} must be a real or complex array of 16 (real only), 32 or 64 bits "

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.extend.core import Primitive
 from jax.interpreters import ad
 from jax.typing import ArrayLike
 
@@ -164,7 +165,7 @@ orgqr_p = make("orgqr", ranks=(2, 1), results=_orgqr_results, body=portable.orgq
 ormqr_p = make("ormqr", ranks=(2, 1, 2), results=_ormqr_results, body=portable.ormqr, linear_from=2)
 
 # What computes each routine; where a platform has nothing of its own, the portable body does.
-ROUTINES = {
+ROUTINES: dict[str, tuple[Primitive, dict[str, Any]]] = {
     "geqrf": (geqrf_p, {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER, "tpu": XLA}),
     "geqp3": (geqp3_p, {"cpu": LAPACK}),
     "orgqr": (orgqr_p, {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER, "tpu": XLA}),

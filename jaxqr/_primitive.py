@@ -8,7 +8,7 @@ differentiated for the derivative with respect to the other operands.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,8 @@ def lower(p: Primitive, body: Body, platform: str | None = None) -> None:
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
         # Traced on plain types: the body's loops would otherwise reject the explicit shardings
         # and varying axes that their carries gain.
-        plain = ctx.replace(avals_in=[ShapedArray(a.shape, a.dtype) for a in ctx.avals_in])
+        avals = cast(Sequence[ShapedArray], ctx.avals_in)
+        plain = ctx.replace(avals_in=[ShapedArray(a.shape, a.dtype) for a in avals])
         with use_abstract_mesh(AbstractMesh((), ())):
             return inner(plain, *operands, **params)
 

@@ -14,7 +14,14 @@ from jax import Array
 from jax.core import min_dim
 from jax.interpreters import ad
 
-from jaxqr._algebra import exponent_scale, real_diagonal, row_minus_column, scaled, triu
+from jaxqr._algebra import (
+    exponent_scale,
+    identity_like,
+    real_diagonal,
+    row_minus_column,
+    scaled,
+    triu,
+)
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
 from jaxqr._linear import columns, qr_jvp_p
 from jaxqr._primitive import CoreResult, Shape, is_zero, make, name_outputs, zero_tangent
@@ -68,7 +75,8 @@ def _compute_empty(a: Array, *, outputs: tuple[str, ...]) -> list[Array]:
     def one(name: str, shape: Shape) -> Array:
         if name == "p":
             return jnp.arange(n, dtype=jnp.int32)
-        return jnp.eye(*shape, dtype=a.dtype) if name[0] == "q" else jnp.zeros(shape, a.dtype)
+        zeros = jnp.zeros(shape, a.dtype)
+        return identity_like(zeros) if name in ("q", "q_full") else zeros
 
     return [
         jnp.broadcast_to(one(name, shape), (*batch, *shape))

@@ -152,8 +152,10 @@ def thin_vjp(q: Array, r: Array, qbar: Array | None, rbar: Array | None, *, pivo
         rbar = jnp.where(counts.mT, rbar, 0) if pivoted else rbar
     if m > n:
         return _deep_vjp(q, r, qbar, rbar, counts, triangle)
-    x = 0 if qbar is None else mm(H(q), qbar)
-    x = x if rbar is None else x - mm(rbar, H(r))
+    x = _sum(
+        None if qbar is None else mm(H(q), qbar),
+        None if rbar is None else -mm(rbar, H(r)),
+    )
     y = solve_right_adjoint(jnp.where(counts, skw_adjoint(x), 0), triangle)
     if n > m:
         y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1)
@@ -168,12 +170,20 @@ def _deep_vjp(
     counts: Array,
     triangle: Array,
 ) -> Array:
-    big_m = 0 if rbar is None else mm(r, H(rbar))
-    big_m = big_m if qbar is None else big_m - mm(H(qbar), q)
+    big_m = _sum(
+        None if rbar is None else mm(r, H(rbar)),
+        None if qbar is None else -mm(H(qbar), q),
+    )
     ebar = jnp.where(counts, cpl(big_m), 0 if rbar is None else rbar)
     if qbar is None:  # a solve with n rows instead of m
         return mm(q, solve_right_adjoint(ebar, triangle))
     return solve_right_adjoint(jnp.where(counts, qbar, 0) + mm(q, ebar), triangle)
+
+
+def _sum(*terms: Array | None) -> Array:
+    """The sum of the terms that are there, at least one."""
+    first, *rest = (term for term in terms if term is not None)
+    return sum(rest, start=first)
 
 
 def completion_jvp(q: Array, h: Array, dq: Array) -> Array:

@@ -15,9 +15,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.fixture(autouse=True)
-def _bounded_memory(request):
+@pytest.fixture(autouse=True, scope="module")
+def _bounded_memory():
     """Drop compiled programs after each module: hundreds of small ones add up."""
     yield
-    if request.node.nextitem is None if hasattr(request.node, "nextitem") else False:
-        jax.clear_caches()
+    jax.clear_caches()

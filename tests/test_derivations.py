@@ -922,7 +922,7 @@ def test_permutation_and_mask_are_locally_constant(draw, m, n, r):
     assert np.array_equal(p, moved)
     A[:, p[1]] *= 100
     assert pivoted_qr(A)[2][0] == p[1]  # piecewise constant only
-    _, _, curve, _, R, p, c = rank_deficient(draw, m, n, r)
+    _, _, curve, _, _, p, c = rank_deficient(draw, m, n, r)
     near = qr(curve(1e-6)[:, p])[1]
     assert np.array_equal(np.cumprod(counts(near, (m, n))).astype(bool), c)
 

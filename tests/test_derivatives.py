@@ -107,13 +107,13 @@ def test_tangents_have_the_structure_of_the_factors(shape, dtype, pivoting):
 @pytest.mark.parametrize("name", FACTORIZATIONS)
 def test_cotangents_ignore_the_constant_triangle(name, dtype):
     function = differentiable(name, "triangle")
-    a = normal((5, 4), dtype)
+    a = normal((5, 4) if name == "qr" else (4, 5), dtype)
     (triangle,), vjp = jax.vjp(function, a)
     ct = normal(triangle.shape, dtype, seed=4)
     keep = np.triu(ct) if name == "qr" else np.tril(ct)
     keep = keep - 1j * np.diag(np.diag(keep).imag) if dtype == "complex128" else keep
     ct = np.where(keep == 0, np.nan if dtype == "float64" else ct, ct)
-    np.testing.assert_allclose(vjp((ct,))[0], vjp((keep,))[0], rtol=1e-12)
+    np.testing.assert_allclose(vjp((ct,))[0], vjp((keep,))[0], rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -136,7 +136,7 @@ def test_reversed_factorizations_are_differentiable(name, mode, shape):
 
     def function(a):
         out = getattr(jaxqr, name)(a, triangle if mode == "triangle" else mode)
-        return out if isinstance(out, tuple) else (out,)
+        return tuple(out) if isinstance(out, tuple) else (out,)
 
     a, da = normal(shape, "complex128"), normal(shape, "complex128", seed=1)
     out, tangents = jax.jvp(function, (a,), (da,))

@@ -7,7 +7,7 @@ bound only while a lowering is traced: it needs neither batching nor derivatives
 
 import string
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -81,7 +81,7 @@ def _lower(
     **params: Any,
 ) -> Any:
     del params
-    avals_in, avals_out = ctx.avals_in, ctx.avals_out
+    avals_in, avals_out = (cast(Sequence[ShapedArray], a) for a in (ctx.avals_in, ctx.avals_out))
     if api_version == 1:
         rule = jax.ffi.ffi_lowering(target, api_version=1, skip_ffi_layout_processing=True)
         return rule(ctx, *operands)

@@ -1,0 +1,51 @@
+"""The package as a whole: its names, its check-up, its imports."""
+
+import inspect
+import subprocess
+import sys
+import types
+
+import pytest
+
+import jaxqr
+from jaxqr.__main__ import main
+
+
+def test_all_is_the_public_api():
+    public = {
+        name
+        for name, value in vars(jaxqr).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert sorted(jaxqr.__all__) == sorted(public)
+
+
+@pytest.mark.parametrize(
+    "name", ["qr", "lq", "rq", "ql", "householder_product", "householder_multiply"]
+)
+def test_public_functions_are_documented(name):
+    text = inspect.getdoc(getattr(jaxqr, name))
+    for section in ("Args:", "Returns:", "Raises:", "Examples:", "Source:"):
+        assert section in text
+
+
+def test_the_check_up_passes(capsys):
+    assert main() == 0
+    report = capsys.readouterr().out
+    for word in ("jaxqr " + jaxqr.__version__, "LAPACK", "cuSOLVER", "pivoted qr", "all checks"):
+        assert word in report
+
+
+def test_the_check_up_fails_where_a_check_fails(capsys, monkeypatch):
+    monkeypatch.setattr("jaxqr.__main__.GRADIENT_LIMIT", 0.0)
+    assert main() == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_importing_changes_no_configuration():
+    program = (
+        "import jax; before = dict(jax.config.values); import jaxqr; "
+        "assert dict(jax.config.values) == before; "
+        "import sys; assert 'scipy.linalg' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

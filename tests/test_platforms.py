@@ -1,0 +1,307 @@
+"""The programs of every platform: what they call, and that they compute what the CPU's do."""
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from foreign_platform import (
+    CASES,
+    LIBRARIES,
+    UNCHECKED,
+    compare,
+    difference,
+    gradient,
+    lowered_for,
+    on_cpu,
+    run,
+    targets,
+    value_and_gradient,
+)
+from jax import export
+from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio, separated
+
+import jaxqr
+from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p, ormqr_p
+from jaxqr._lowering import portable
+
+# JAX has no such back end installed, and jaxqr no lowering for it
+OTHER = "oneapi"
+PLATFORMS = ("cpu", *LIBRARIES, "tpu", OTHER)
+every_case = pytest.mark.parametrize("case", CASES)
+
+# ------------------------------------------------------------------------- what is called
+
+# routines of the value, and of the gradient
+ROUTINES = {
+    "deep": ("geqrf orgqr", "geqrf orgqr"),
+    "complete": ("geqrf orgqr", "geqrf orgqr"),
+    "r": ("geqrf", "geqrf orgqr"),
+    "raw": ("geqrf", "geqrf orgqr"),
+    "pivoted": ("geqp3 orgqr", "geqp3 orgqr"),
+    "rotate": ("geqrf ormqr", "geqrf orgqr ormqr"),
+}
+
+
+def name_on(platform, routine):
+    """The custom call of a routine for complex128; None where it is portable."""
+    if platform == "cpu":
+        return f"lapack_z{routine.replace('or', 'un')}_ffi"
+    if platform == "tpu":
+        table = {"geqrf": "Qr", "orgqr": "ProductOfElementaryHouseholderReflectors"}
+        return table.get(routine)
+    if platform == OTHER or routine == "geqp3":
+        return None
+    return f"{LIBRARIES[platform]}_{routine}_ffi"
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("case", ROUTINES)
+def test_every_platform_calls_its_own_routines_and_nothing_else(case, platform):
+    shape, f = CASES[case]
+    a = separated(shape, "complex128")
+    own_solve = {"lapack_ztrsm_ffi"} if platform == "cpu" else set()
+    for function, routines in zip((f, gradient(f)), ROUTINES[case], strict=True):
+        want = {name_on(platform, routine) for routine in routines.split()} - {None}
+        assert targets(lowered_for([platform], function, a)) - own_solve == want
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("case", ["deep", "pivoted"])
+def test_export_guarantees_all_but_lapacks_pivoting(case, platform):
+    shape, f = CASES[case]
+    checks = [] if platform != OTHER else UNCHECKED[:1]
+    a = separated(shape, "float32")
+    if (case, platform) == ("pivoted", "cpu"):
+        with pytest.raises(ValueError, match="lapack_sgeqp3_ffi"):
+            lowered_for([platform], gradient(f), a, checks)
+    else:
+        lowered_for([platform], gradient(f), a, checks)
+
+
+# ---------------------------------------------------------------------- what is computed
+
+
+# all in complex arithmetic; in real, every routine once
+ON_CUDA = {"complex128": tuple(CASES), "float64": ("deep", "pivoted", "rotate")}
+
+
+@functools.cache
+def reports(dtype):
+    """Of the cuda programs, from a process of their own."""
+    script = Path(__file__).with_name("foreign_platform.py")
+    command = [sys.executable, script, dtype, *ON_CUDA[dtype]]
+    child = subprocess.run(command, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    return json.loads(child.stdout)
+
+
+def assert_same(report):
+    assert report["value"] < 100
+    assert report["gradient"] < 1e5
+    assert report.get("residual", 0) < LIMIT
+    assert report.get("orthogonality", 0) < LIMIT
+
+
+@pytest.mark.parametrize("dtype, case", [(d, c) for d, cases in ON_CUDA.items() for c in cases])
+def test_cuda_programs_equal_the_cpus(case, dtype):
+    assert_same(reports(dtype)[case])
+
+
+@every_case
+def test_rocm_programs_are_the_cuda_programs_under_other_names(case):
+    a = separated(CASES[case][0], "complex64")
+    cuda, rocm = (
+        lowered_for([platform], value_and_gradient(case), a).mlir_module() for platform in LIBRARIES
+    )
+    assert "cusolver" in cuda
+    assert rocm == cuda.replace("cusolver", "hipsolver").replace('"cuda"', '"rocm"')
+
+
+@every_case
+def test_tpu_programs_equal_the_cpus(case):
+    assert_same(compare("tpu", case, "complex128"))
+
+
+@pytest.mark.parametrize("case", ["deep", "wide", "complete", "pivoted", "rotate"])
+def test_portable_programs_equal_the_cpus(case):
+    assert_same(compare(OTHER, case, "complex128"))
+
+
+@pytest.mark.parametrize("platform", ["tpu", OTHER])
+def test_tpu_and_portable_programs_hold_in_single_precision(platform):
+    assert_same(compare(platform, "deep", "float32"))
+
+
+def test_one_module_serves_several_platforms():
+    shape, f = CASES["deep"]
+    a = separated(shape)
+    exported = lowered_for(["cpu", "cuda", "rocm", "tpu"], f, a)
+    assert {"lapack_dgeqrf_ffi", "cusolver_geqrf_ffi", "hipsolver_geqrf_ffi", "Qr"} <= targets(
+        exported
+    )
+
+
+# ------------------------------------------------------------------------------- export
+
+FRESH_PROCESS = """
+import sys
+import jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_enable_x64", True)
+import numpy as np
+quick = {"xla_backend_optimization_level": 0}
+for name in sys.argv[1:]:
+    data = np.load(name + ".npz")
+    with open(name + ".module", "rb") as file:
+        exported = jax.export.deserialize(bytearray(file.read()))
+    triangle = jax.jit(exported.call, compiler_options=quick)(data["a"])
+    np.testing.assert_allclose(triangle, data["triangle"], rtol=1e-12, atol=1e-12)
+    loss = lambda a: (exported.call(a) ** 2).sum()
+    back = jax.jit(jax.grad(loss), compiler_options=quick)(data["a"])
+    np.testing.assert_allclose(back, data["back"], rtol=1e-11, atol=1e-11)
+assert not any(name.startswith("jaxqr") for name in sys.modules)
+print(len(sys.argv) - 1, "modules")
+"""
+
+
+def test_a_serialized_module_and_its_gradient_run_without_jaxqr(tmp_path):
+    triangles = {
+        "deep": lambda a: jaxqr.qr(a).R,
+        "pivoted": lambda a: jaxqr.qr(a, pivoting=True).R,
+        "rotate": CASES["rotate"][1],
+    }
+    for name, f in triangles.items():
+        a = separated((2, 5, 3))
+        triangle, back = run(lambda a, f=f: (f(a), jax.grad(lambda a: jnp.sum(f(a) ** 2))(a)), a)
+        np.savez(tmp_path / name, a=a, triangle=triangle, back=back)
+        module = lowered_for(["cpu"], f, a).serialize(vjp_order=1)
+        (tmp_path / f"{name}.module").write_bytes(module)
+    command = [sys.executable, "-c", FRESH_PROCESS, *triangles]
+    child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert child.stdout == "3 modules\n"
+
+
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("case", ["deep", "complete", "lq", "pivoted"])
+def test_the_batch_may_be_symbolic(case, platform):
+    shape, dtype = CASES[case][0], "complex128"
+    symbolic = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), *shape[1:]), dtype)
+    exported = lowered_for([platform], value_and_gradient(case), symbolic)
+    got, want = run(exported.call, separated(shape, dtype)), on_cpu(case, dtype)
+    assert_same({"value": difference(got[0], want[0]), "gradient": difference(got[1], want[1])})
+
+
+@pytest.mark.parametrize("platform", LIBRARIES)
+def test_a_symbolic_batch_lowers_for_gpus(platform):
+    a = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), 5, 3), np.float64)
+    called = targets(lowered_for([platform], gradient(jaxqr.qr), a))
+    assert called - {"shape_assertion"} == {
+        f"{LIBRARIES[platform]}_{r}_ffi" for r in ("geqrf", "orgqr")
+    }
+
+
+# ------------------------------------------------- Householder's method in plain HLO
+
+
+def batch_of_matrices(m, n, dtype):
+    """Regular, zero, with a zero column, and upper triangular."""
+    a = np.stack([separated((m, n), dtype, seed) for seed in range(4)])
+    a[1] = 0
+    a[2, :, n // 2] = 0
+    a[3] = np.triu(a[3])
+    return a
+
+
+@pytest.mark.parametrize(
+    "m, n, dtype",
+    [
+        *((m, n, dtype) for m, n in [(7, 4), (4, 7)] for dtype in DTYPES),
+        *((m, n, "complex128") for m, n in [(5, 5), (3, 1), (1, 3)]),
+    ],
+)
+def test_portable_factors_are_lapacks(m, n, dtype):
+    a = batch_of_matrices(m, n, dtype)
+    k = min(m, n)
+    c = normal((4, m, 2), dtype)
+
+    def by(geqrf, geqp3, orgqr, ormqr):
+        def program(a, c):
+            (h, tau), (hp, taup, p) = geqrf(a), geqp3(a)
+            q = orgqr(h[..., :k], tau)
+            turned = [
+                ormqr(h[..., :k], tau, c if left else c.mT, left=left, adjoint=adjoint)
+                for left in (True, False)
+                for adjoint in (True, False)
+            ]
+            return (h, hp), (tau, taup, q, turned), p
+
+        return run(program, a, c)
+
+    got = by(portable.geqrf, portable.geqp3, portable.orgqr, portable.ormqr)
+    want = by(geqrf_p.bind, geqp3_p.bind, orgqr_p.bind, ormqr_p.bind)
+    np.testing.assert_array_equal(got[2], want[2])
+    assert got[2].dtype == want[2].dtype
+    assert difference(got[:2], want[:2]) < 100
+
+
+@jax.jit
+def pivoted(a):
+    h, tau, p = portable.geqp3(a)
+    return portable.orgqr(h[:, : tau.size], tau)[0], jnp.triu(h[: tau.size]), p
+
+
+def judged(a):
+    """The pivots, and abs(diag(R)), of a factorization that passes."""
+    q, r, p = pivoted(a)
+    assert residual_ratio(a[:, p], q @ r) < LIMIT
+    assert orthogonality_ratio(q) < LIMIT
+    return p, np.abs(np.diagonal(r))
+
+
+def kahan(n, shrink=0.999):
+    """All columns stay nearly of one norm while R decays; `shrink` makes the pivots strict."""
+    c, s = 0.4, np.sqrt(1 - 0.4**2)
+    k = s ** np.arange(n)[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
+    return k * shrink ** np.arange(n)
+
+
+def nested(levels, step):
+    """Columns parallel up to `step`, the rest parallel up to step**2, ...: downdating cancels."""
+    m, n = 8, 6
+    scale = step ** np.arange(levels)
+    terms = [s * np.outer(*(normal((d,), seed=i) for d in (m, n))) for i, s in enumerate(scale)]
+    return sum(terms) + step**levels * separated((m, n), seed=9)
+
+
+STRESS = {
+    "kahan": kahan(30),
+    "graded": normal((8, 6)) * 10.0 ** -np.array([4, 0, 10, 2, 8, 6]),
+    "graded rows": normal((8, 6)) * 10.0 ** -np.arange(0, 16, 2)[:, None],
+    "parallel": nested(1, 1e-6),
+    "nested": nested(3, 1e-4),
+}
+
+
+@pytest.mark.parametrize("name", STRESS)
+def test_portable_pivots_are_lapacks_where_downdating_cancels(name):
+    a = STRESS[name]
+    p, size = judged(a)
+    assert np.all(size[1:] <= size[:-1] * (1 + 1e-12))
+    _, r, lapacks = scipy.linalg.qr(a, pivoting=True)
+    np.testing.assert_array_equal(p, lapacks)
+    np.testing.assert_allclose(size, np.abs(np.diagonal(r)), rtol=1e-4)
+
+
+def test_portable_pivoting_reveals_the_rank():
+    a = normal((8, 3)) @ normal((3, 6), seed=1)
+    _, size = judged(a)
+    assert np.all(size[3:] < 1e-14 * size[0])
+    assert np.all(size[:3] > 1e-2 * size[0])
