@@ -80,7 +80,7 @@ def _eliminate(h: Array, j: Array) -> tuple[Array, Array]:
     v = below / jnp.where(trivial, 1, alpha - beta)
     unit_v = jnp.where(rows == j, 1, v)
     row = jnp.matmul(unit_v.conj(), h, precision=lax.Precision.HIGHEST)
-    h = h - unit_v[:, None] * jnp.where(columns > j, tau.conj() * row, 0)
+    h = h - unit_v[:, None] * jnp.where(columns > j, tau.conj() * row, 0)[None, :]
     column = jnp.where(rows == j, jnp.where(trivial, alpha, beta), jnp.where(rows > j, v, x))
     return h.at[:, j].set(column), tau
 
@@ -119,4 +119,4 @@ def _column_norms(a: Array) -> Array:
     """Two-norms of the columns, without overflow or underflow of a square."""
     largest = jnp.max(jnp.abs(a), axis=0, initial=0)
     scale = jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
-    return scale * jnp.sqrt(jnp.sum(jnp.square(jnp.abs(a / scale)), axis=0))
+    return scale * jnp.sqrt(jnp.sum(jnp.square(jnp.abs(a) / scale[None, :]), axis=0))
