@@ -24,32 +24,40 @@ def columns(x: Array, p: Array) -> Array:
 
 
 def _tangent_results(
-    q: Shape, r: Shape, da: Shape, *, outputs: tuple[str, ...], pivoted: bool
+    q: Shape, r: Shape, scale: Shape, da: Shape, *, outputs: tuple[str, ...], pivoted: bool
 ) -> list[CoreResult]:
     return [({"q": q, "r": r}[name], None) for name in outputs]
 
 
 def _tangent(
-    q: Array, r: Array, da: Array, *, outputs: tuple[str, ...], pivoted: bool
+    q: Array, r: Array, scale: Array, da: Array, *, outputs: tuple[str, ...], pivoted: bool
 ) -> list[Array]:
     if 0 in da.shape:
         return [jnp.zeros_like({"q": q, "r": r}[name]) for name in outputs]
-    return thin_jvp(q, r, da, outputs=outputs, pivoted=pivoted)
+    return thin_jvp(q, r, scale, da, outputs=outputs, pivoted=pivoted)
 
 
 def _transpose_tangent(
-    cotangents: list[Any], q: Array, r: Array, da: Any, *, outputs: tuple[str, ...], pivoted: bool
-) -> tuple[None, None, Any]:
+    cotangents: list[Any],
+    q: Array,
+    r: Array,
+    scale: Array,
+    da: Any,
+    *,
+    outputs: tuple[str, ...],
+    pivoted: bool,
+) -> tuple[None, None, None, Any]:
     live = [(name, ct) for name, ct in zip(outputs, cotangents, strict=True) if not is_zero(ct)]
     if not live:
-        return None, None, ad.Zero(da.aval.to_ct_aval())
+        return None, None, None, ad.Zero(da.aval.to_ct_aval())
     names, cts = zip(*live, strict=True)
-    return None, None, qr_vjp_p.bind(q, r, *cts, inputs=names, pivoted=pivoted)[0]
+    (abar,) = qr_vjp_p.bind(q, r, scale, *cts, inputs=names, pivoted=pivoted)
+    return None, None, None, abar
 
 
-qr_jvp_p = make("qr_jvp", ranks=(2, 2, 2), results=_tangent_results, body=_tangent, linear_from=2)
+qr_jvp_p = make("qr_jvp", ranks=(2,), results=_tangent_results, body=_tangent, linear_from=3)
 name_outputs(qr_jvp_p)
-linear_jvp(qr_jvp_p, _tangent, linear_from=2)
+linear_jvp(qr_jvp_p, _tangent, linear_from=3)
 ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
 
 
@@ -57,25 +65,26 @@ ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
 
 
 def _cotangent_results(
-    q: Shape, r: Shape, *cts: Shape, inputs: tuple[str, ...], pivoted: bool
+    q: Shape, r: Shape, scale: Shape, *cts: Shape, inputs: tuple[str, ...], pivoted: bool
 ) -> list[CoreResult]:
     return [((q[0], r[1]), None)]
 
 
 def _cotangent(
-    q: Array, r: Array, *cts: Array, inputs: tuple[str, ...], pivoted: bool
+    q: Array, r: Array, scale: Array, *cts: Array, inputs: tuple[str, ...], pivoted: bool
 ) -> list[Array]:
     if 0 in q.shape or 0 in r.shape:
         return [jnp.zeros((*q.shape[:-1], r.shape[-1]), q.dtype)]
     # JAX pairs cotangents without conjugation (0.5)
     given = {name: ct.conj() for name, ct in zip(inputs, cts, strict=True)}
-    return [thin_vjp(q, r, given.get("q"), given.get("r"), pivoted=pivoted).conj()]
+    return [thin_vjp(q, r, scale, given.get("q"), given.get("r"), pivoted=pivoted).conj()]
 
 
 def _transpose_cotangent(
     cotangents: list[Any],
     q: Array,
     r: Array,
+    scale: Array,
     *linear: Any,
     inputs: tuple[str, ...],
     pivoted: bool,
@@ -85,13 +94,13 @@ def _transpose_cotangent(
         out = [ad.Zero(x.aval.to_ct_aval()) for x in linear if ad.is_undefined_primal(x)]
     else:
         names = tuple(name for name, w in zip(inputs, wanted, strict=True) if w)
-        out = qr_jvp_p.bind(q, r, cotangents[0], outputs=names, pivoted=pivoted)
+        out = qr_jvp_p.bind(q, r, scale, cotangents[0], outputs=names, pivoted=pivoted)
     given = iter(out)
-    return None, None, *(next(given) if w else None for w in wanted)
+    return None, None, None, *(next(given) if w else None for w in wanted)
 
 
-qr_vjp_p = make("qr_vjp", ranks=(2,), results=_cotangent_results, body=_cotangent, linear_from=2)
-linear_jvp(qr_vjp_p, _cotangent, linear_from=2)
+qr_vjp_p = make("qr_vjp", ranks=(2,), results=_cotangent_results, body=_cotangent, linear_from=3)
+linear_jvp(qr_vjp_p, _cotangent, linear_from=3)
 ad.primitive_transposes[qr_vjp_p] = _transpose_cotangent
 
 

@@ -21,8 +21,9 @@ from jax.interpreters import partial_eval as pe
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, use_abstract_mesh
 
 Shape = tuple[int, ...]
-# A matrix-level result: its shape, and its dtype where that is not the operands'
+# A matrix-level result: its shape, and its dtype where that is not the operands', or REAL
 CoreResult = tuple[Shape, Any]
+REAL = "real"  # the dtype of the operands' real parts
 Body = Callable[..., list[Array]]
 
 DTYPES = tuple(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
@@ -35,7 +36,6 @@ def make(
     results: Callable[..., list[CoreResult]],
     body: Body,
     linear_from: int | None = None,
-    many: Body | None = None,
 ) -> Primitive:
     """Make a primitive.
 
@@ -46,8 +46,6 @@ def make(
         results: the shape rule: matrix-level operand shapes and parameters to the results.
         body: what it computes.
         linear_from: the first operand in which the primitive is linear, if it is in any.
-        many: what computes it where only linear operands are mapped, by a leading dimension (an
-            operand that is not mapped is fixed): by default the mapped body.
 
     Returns:
         A primitive with multiple results, abstract evaluation, batching and a lowering.
@@ -56,7 +54,7 @@ def make(
     p.multiple_results = True
     p.def_impl(partial(xla.apply_primitive, p))
     p.def_abstract_eval(partial(_abstract_eval, name, ranks, results))
-    batching.primitive_batchers[p] = partial(_batch, p, body, linear_from, many)
+    batching.primitive_batchers[p] = partial(_batch, p, body, linear_from)
     lower(p, body)
     return p
 
@@ -118,11 +116,12 @@ def _abstract_eval(
                 f"{name}: operand {i} must have at least {rank} dimensions, got shape {a.shape}"
             )
     dtypes = {a.dtype for a in avals if not jnp.issubdtype(a.dtype, jnp.integer)}
-    if len(dtypes) != 1 or not dtypes.issubset(DTYPES):
+    if not dtypes.issubset(DTYPES) or len({jnp.finfo(dtype).dtype for dtype in dtypes}) != 1:
         raise TypeError(
-            f"{name}: operands must share one dtype of float32, float64, complex64 and "
+            f"{name}: operands must share one precision of float32, float64, complex64 and "
             f"complex128, got {[str(a.dtype) for a in avals]}"
         )
+    common = max(dtypes, key=lambda dtype: dtype.itemsize)  # complex, if any operand is
     batches = [a.shape[: a.ndim - rank] for a, rank in zip(avals, core_ranks, strict=True)]
     if any(batch != batches[0] for batch in batches):
         raise ValueError(
@@ -139,10 +138,12 @@ def _abstract_eval(
     first = avals[0]
 
     def result(shape: Shape, dtype: Any) -> ShapedArray:
+        if dtype is None or dtype is REAL:
+            dtype = common if dtype is None else jnp.finfo(common).dtype
         sharding = first.sharding.update(spec=PartitionSpec(*spec, *(None for _ in shape)))
         return first.update(
             shape=(*batches[0], *shape),
-            dtype=np.dtype(*dtypes if dtype is None else [dtype]),
+            dtype=np.dtype(dtype),
             weak_type=False,
             sharding=sharding,
         )
@@ -179,7 +180,6 @@ def _batch(
     p: Primitive,
     body: Body,
     linear_from: int | None,
-    many: Body | None,
     args: Sequence[Array],
     dims: Sequence[int | None],
     **params: Any,
@@ -194,13 +194,7 @@ def _batch(
     ):
         # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
         # take them as more columns, where bind would copy the fixed operands.
-        if many is not None:
-            front = [
-                x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(args, dims, strict=True)
-            ]
-            out = many(*front, **params)
-        else:
-            out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)
+        out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)
         return out, [0] * len(out)
 
     def to_front(x: Array, d: int | None) -> Array:

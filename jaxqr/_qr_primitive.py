@@ -1,7 +1,8 @@
 """The primitive of QR, plain and with column pivoting: it computes the outputs it is asked for.
 
 Its outputs, by name: "q" (m, k), "r" (k, n), "q_full" (m, m), the packed reflectors "h" (m, n)
-and "tau" (k,), and the permutation "p" (n,). Asking by name is what keeps unused work undone:
+and "tau" (k,), the permutation "p" (n,), and "scale" (1, 1), the power of two that A was multiplied
+by, so that derivatives can be too. Asking by name is what keeps unused work undone:
 the derivative asks for what it needs beside what is wanted, and dead code elimination asks for
 less. Pivoting differs in the packed factorization it starts from, in one more output and in the
 order of dA's columns, so it is a parameter and not a primitive of its own.
@@ -24,7 +25,7 @@ from jaxqr._algebra import (
 )
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
 from jaxqr._linear import columns, qr_jvp_p
-from jaxqr._primitive import CoreResult, Shape, is_zero, make, name_outputs, zero_tangent
+from jaxqr._primitive import REAL, CoreResult, Shape, is_zero, make, name_outputs, zero_tangent
 from jaxqr._tangents import completion_jvp, raw_jvp
 
 # -------------------------------------------------------------------------------- shape rule
@@ -40,6 +41,7 @@ def _results(a: Shape, *, outputs: tuple[str, ...], pivoting: bool) -> list[Core
         "h": ((m, n), None),
         "tau": ((k,), None),
         "p": ((n,), jnp.int32),
+        "scale": ((1, 1), REAL),
     }
     return [table[name] for name in outputs]
 
@@ -56,6 +58,7 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Arra
     h, tau, *p = (geqp3_p if pivoting else geqrf_p).bind(scaled(a, scale))
     # reading R and applying reflectors leaves the strictly lower triangle as it is
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
+    values["scale"] = scale
     values["r"] = real_diagonal(scaled(triu(h[..., :k, :]), 1 / scale))
     if "q_full" in outputs and m > n:
         square = jnp.concatenate([h, jnp.zeros((*batch, m, m - n), h.dtype)], axis=-1)
@@ -75,6 +78,8 @@ def _compute_empty(a: Array, *, outputs: tuple[str, ...]) -> list[Array]:
     def one(name: str, shape: Shape) -> Array:
         if name == "p":
             return jnp.arange(n, dtype=jnp.int32)
+        if name == "scale":
+            return jnp.ones(shape, jnp.finfo(a.dtype).dtype)
         zeros = jnp.zeros(shape, a.dtype)
         return identity_like(zeros) if name in ("q", "q_full") else zeros
 
@@ -92,26 +97,26 @@ def _jvp(
 ) -> tuple[list[Array], list[Any]]:
     (a,), (da,) = primals, tangents
     packed = not {"q_full", "h", "tau"}.isdisjoint(outputs)
-    needed = ("q", "r", *(("h", "tau") if packed else ()), *(("p",) if pivoting else ()))
+    needed = ("q", "r", "scale", *(("h", "tau") if packed else ()), *(("p",) if pivoting else ()))
     asked = (*outputs, *(name for name in needed if name not in outputs))
     values = dict(zip(asked, qr_p.bind(a, outputs=asked, pivoting=pivoting), strict=True))
     primal = [values[name] for name in outputs]
-    if is_zero(da) or outputs == ("p",):
+    found: dict[str, Any] = {
+        name: zero_tangent(values[name]) for name in outputs if name in ("p", "scale")
+    }
+    if is_zero(da) or len(found) == len(outputs):
         return primal, list(map(zero_tangent, primal))
     if pivoting:
         da = columns(da, values["p"])  # (7.1)
-    q, r = values["q"], values["r"]
+    q = values["q"]
     wanted = ("q", "r") if packed else tuple(name for name in ("q", "r") if name in outputs)
-    found = dict(
-        zip(wanted, qr_jvp_p.bind(q, r, da, outputs=wanted, pivoted=pivoting), strict=True)
-    )
+    thin = qr_jvp_p.bind(q, values["r"], values["scale"], da, outputs=wanted, pivoted=pivoting)
+    found.update(zip(wanted, thin, strict=True))
     if "q_full" in outputs:
         rest = completion_jvp(q, values["h"], found["q"])
         found["q_full"] = jnp.concatenate([found["q"], rest], axis=-1)
     if "h" in outputs or "tau" in outputs:
         found["h"], found["tau"] = raw_jvp(q, values["h"], values["tau"], found["q"], found["r"])
-    if pivoting:
-        found["p"] = zero_tangent(values["p"])
     return primal, [found[name] for name in outputs]
 
 

@@ -76,16 +76,8 @@ def _transpose(cotangents: list[Any], a: Array, b: Any, **params: bool) -> tuple
     return None, solve_p.bind(a, cotangents[0], **params)[0]
 
 
-def _many(a: Array, b: Array, *, left: bool, **params: bool) -> list[Array]:
-    """Many right-hand sides at one triangle become its columns (its rows, from the right)."""
-    b = jnp.moveaxis(b, 0, -2 if left else -3)
-    shape = b.shape
-    columns = (*shape[:-2], shape[-2] * shape[-1])
-    rows = (*shape[:-3], shape[-3] * shape[-2], shape[-1])
-    (x,) = solve_p.bind(a, b.reshape(columns if left else rows), left=left, **params)
-    return [jnp.moveaxis(x.reshape(shape), -2 if left else -3, 0)]
-
-
-solve_p = make("solve", ranks=(2, 2), results=_results, body=_body, linear_from=1, many=_many)
+# Mapped over right-hand sides alone the triangle is copied for each, which costs no more memory
+# than they do. Making them columns of one solve would gather a batch that is sharded.
+solve_p = make("solve", ranks=(2, 2), results=_results, body=_body)
 ad.primitive_jvps[solve_p] = _jvp
 ad.primitive_transposes[solve_p] = _transpose

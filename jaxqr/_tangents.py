@@ -18,7 +18,6 @@ from jaxqr._algebra import (
     H,
     dg,
     diagonal,
-    exponent_scale,
     identity_like,
     imaginary_dg,
     mm,
@@ -74,53 +73,54 @@ def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
     """
     k, n = r.shape[-2:]
     size = jnp.abs(lax.stop_gradient(r[..., :, :k]))
+    # |R_jj| > tolerance sum_i |R_ij| in one reduction, by the weight of the diagonal. The weights
+    # keep the sum of the others from overflow; it is well if that of the diagonal overflows.
     tolerance = max(rows, n) * float(jnp.finfo(r.dtype).eps)
-    # sum_i |R_ij| tolerance < |R_jj|, in one reduction: the weight of the diagonal is -1
-    weight = jnp.where(row_minus_column(size) == 0, tolerance - 1, tolerance).astype(size.dtype)
-    counts = jnp.sum(weight * size, axis=-2, keepdims=True) < 0
+    other = 2.0**-16
+    weight = jnp.where(row_minus_column(size) == 0, other - other / tolerance, other)
+    counts = jnp.sum(weight.astype(size.dtype) * size, axis=-2, keepdims=True) < 0
     if pivoted:
         counts = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1) > 0
     return counts
 
 
-def _restrict(r: Array, counts: Array) -> Array:
-    """R_m of (8.5): identity rows where a column does not count."""
-    k = r.shape[-2]
-    leading = r[..., :, :k]
+def _restrict(r: Array, counts: Array, scale: Array) -> Array:
+    """R_m of (8.5), scaled: identity rows where a column does not count."""
+    leading = scaled(r[..., :, : r.shape[-2]], scale)
     return jnp.where(counts.mT, leading, identity_like(leading))
 
 
 def thin_jvp(
-    q: Array, r: Array, da: Array, *, outputs: tuple[str, ...], pivoted: bool
+    q: Array, r: Array, scale: Array, da: Array, *, outputs: tuple[str, ...], pivoted: bool
 ) -> list[Array]:
-    """Tangents of those of Q and R that `outputs` names: (8.5), or (8.7) unless m > n.
+    """Tangents of those of Q and R that `outputs` names: (8.5), or (8.7) for wide matrices.
 
-    With full rank these are (1.1) and (2.1). `da` has its columns permuted if `pivoted`.
+    With full rank these are (1.1) and (2.1). `da` has its columns permuted if `pivoted`. The
+    rules are homogeneous (8.8): they run on R and dA multiplied by `scale`.
     """
     m, n = da.shape[-2:]
-    scale = exponent_scale(r)  # (8.8): the rules are homogeneous
-    r, da = scaled(r, scale), scaled(da, scale)
     counts = independent(r, m, pivoted=pivoted)
-    triangle = _restrict(r, counts)
-    if m > n:
-        tangents = _deep_jvp(q, r, da, counts, triangle, outputs)
-    else:
-        c = mm(H(q), da)
-        omega = skw(jnp.where(counts, solve_right(c[..., :m], triangle), 0))
-        tangents = {"q": lambda: mm(q, omega), "r": lambda: c - mm(omega, r)}
+    triangle = _restrict(r, counts, scale)
+    rule = _deep_jvp if m >= n else _wide_jvp
+    tangents = rule(q, scaled(r, scale), scaled(da, scale), counts, triangle, outputs)
 
     def finish(name: str) -> Array:
         tangent = tangents[name]()
         if name == "q":
             return tangent
-        tangent = scaled(triu(real_diagonal(tangent)), 1 / scale)
+        tangent = triu(real_diagonal(scaled(tangent, 1 / scale)))
         return jnp.where(counts.mT, tangent, 0) if pivoted else tangent
 
     return [finish(name) for name in outputs]
 
 
 def _deep_jvp(
-    q: Array, r: Array, da: Array, counts: Array, triangle: Array, outputs: tuple[str, ...]
+    q: Array,
+    r: Array,
+    da: Array,
+    counts: Array,
+    triangle: Array,
+    outputs: tuple[str, ...],
 ) -> dict[str, Callable[[], Array]]:
     if "q" in outputs:
         b = solve_right(da, triangle)
@@ -135,49 +135,82 @@ def _deep_jvp(
     }
 
 
-def thin_vjp(q: Array, r: Array, qbar: Array | None, rbar: Array | None, *, pivoted: bool) -> Array:
+def _wide_jvp(
+    q: Array,
+    r: Array,
+    da: Array,
+    counts: Array,
+    triangle: Array,
+    outputs: tuple[str, ...],
+) -> dict[str, Callable[[], Array]]:
+    c = mm(H(q), da)
+    e = solve_right(c[..., : q.shape[-2]], triangle)
+    omega = skw(jnp.where(counts, e, 0))
+    return {"q": lambda: mm(q, omega), "r": lambda: c - mm(omega, r)}
+
+
+def thin_vjp(
+    q: Array,
+    r: Array,
+    scale: Array,
+    qbar: Array | None,
+    rbar: Array | None,
+    *,
+    pivoted: bool,
+) -> Array:
     """Cotangent of A from those of Q and R; None is zero: (8.6), and (8.7) for wide matrices.
 
     With full rank these are (1.3), the paper's equation (3), and (2.2). The columns of the
-    result are permuted if `pivoted`.
+    result are permuted if `pivoted`. By (8.8) `scale` may multiply R and Qbar, or in a product
+    of two what costs no pass of its own over memory.
     """
     m, n = q.shape[-2], r.shape[-1]
-    scale = exponent_scale(r)
-    r = scaled(r, scale)
-    qbar = None if qbar is None else scaled(qbar, scale)
     counts = independent(r, m, pivoted=pivoted)
-    triangle = _restrict(r, counts)
+    triangle = _restrict(r, counts, scale)
     if rbar is not None:
         rbar = triu(real_diagonal(rbar))
         rbar = jnp.where(counts.mT, rbar, 0) if pivoted else rbar
-    if m > n:
-        return _deep_vjp(q, r, qbar, rbar, counts, triangle)
-    x = _sum(
-        None if qbar is None else mm(H(q), qbar),
-        None if rbar is None else -mm(rbar, H(r)),
-    )
-    y = solve_right_adjoint(jnp.where(counts, skw_adjoint(x), 0), triangle)
-    if n > m:
-        y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1)
-    return mm(q, y if rbar is None else rbar + y)
+    rule = _deep_vjp if m >= n else _wide_vjp
+    return rule(q, r, scale, qbar, rbar, counts, triangle)
 
 
 def _deep_vjp(
     q: Array,
     r: Array,
+    scale: Array,
     qbar: Array | None,
     rbar: Array | None,
     counts: Array,
     triangle: Array,
 ) -> Array:
     big_m = _sum(
-        None if rbar is None else mm(r, H(rbar)),
-        None if qbar is None else -mm(H(qbar), q),
+        None if rbar is None else mm(r, H(scaled(rbar, scale))),
+        None if qbar is None else -scaled(mm(H(qbar), q), scale),
     )
     ebar = jnp.where(counts, cpl(big_m), 0 if rbar is None else rbar)
     if qbar is None:  # a solve with n rows instead of m
         return mm(q, solve_right_adjoint(ebar, triangle))
-    return solve_right_adjoint(jnp.where(counts, qbar, 0) + mm(q, ebar), triangle)
+    bbar = scaled(jnp.where(counts, qbar, 0), scale) + mm(q, ebar)
+    return solve_right_adjoint(bbar, triangle)
+
+
+def _wide_vjp(
+    q: Array,
+    r: Array,
+    scale: Array,
+    qbar: Array | None,
+    rbar: Array | None,
+    counts: Array,
+    triangle: Array,
+) -> Array:
+    m, n = r.shape[-2:]
+    x = _sum(
+        None if qbar is None else scaled(mm(H(q), qbar), scale),
+        None if rbar is None else -mm(scaled(rbar, scale), H(r)),
+    )
+    y = solve_right_adjoint(jnp.where(counts, skw_adjoint(x), 0), triangle)
+    y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1) if n > m else y
+    return mm(q, y if rbar is None else rbar + y)
 
 
 def _sum(*terms: Array | None) -> Array:

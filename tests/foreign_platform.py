@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import export
-from matrices import orthogonality_ratio, residual_ratio, separated
 
 import jaxqr
+from matrices import orthogonality_ratio, residual_ratio, separated
 
 QUICK = {"xla_backend_optimization_level": 0}  # compiling takes most of the time
 

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from benchmarks import run
-from benchmarks.timing import Schedule
 
 import jaxqr
+from benchmarks import run
+from benchmarks.timing import Schedule
 
 BRIEF = Schedule(rounds=1, block=0.01, pause=0.0)
 

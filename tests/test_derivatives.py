@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matrices import FACTORIZATIONS, SHAPES, normal, separated
 
 import jaxqr
+from matrices import FACTORIZATIONS, SHAPES, normal, separated
 
 MODES = ("reduced", "complete", "triangle", "raw")
 BATCHES = ((), (3,), (2, 2))

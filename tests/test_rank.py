@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from matrices import DTYPES, adjoint, normal
 from test_derivatives import differences, differentiable, pairing, relative_error
 
 import jaxqr
+from matrices import DTYPES, adjoint, normal
 
 DEFICIENT = ("zero", "rank one", "rank two", "zero column", "repeated column", "identity")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from matrices import normal, separated
 
 import jaxqr
+from matrices import normal, separated
 
 BATCH = 16
 X = P("x")

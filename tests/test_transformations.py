@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from matrices import normal, separated
 
 import jaxqr
+from matrices import normal, separated
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,7 +37,7 @@ OPERATIONS = {
     "rotate": ((3, 2), rotate),
 }
 every_operation = pytest.mark.parametrize("operation", OPERATIONS)
-few_operations = pytest.mark.parametrize("operation", ["qr", "lq", "pivoted", "rotate"])
+few_operations = pytest.mark.parametrize("operation", ["pivoted", "rotate"])
 
 
 def floating(tree):
@@ -83,7 +83,7 @@ def expected(operation, order=1, batch=()):
 def test_vmap_equals_the_batch_over_any_dimension(operation, order):
     f, a = program(operation, order, batch=(3,))
     want = expected(operation, order, (3,))
-    for axis in (0, 1, -1):
+    for axis in (-1,) if order else (0, 1, -1):
         mapped = jax.jit(jax.vmap(f, in_axes=axis))
         assert_close(mapped(jnp.moveaxis(a, 0, axis)), want)
 
@@ -92,7 +92,7 @@ def test_vmap_equals_the_batch_over_any_dimension(operation, order):
 def test_vmap_nests_and_joins_the_batch(operation):
     f, a = program(operation, batch=(2, 3, 2))
     nested = jax.vmap(jax.vmap(f, in_axes=1, out_axes=1), in_axes=-3, out_axes=0)
-    assert_close(jax.jit(nested)(jnp.moveaxis(a, 0, 1)), jnp.swapaxes(jax.jit(f)(a), 0, 0))
+    assert_close(jax.jit(nested)(jnp.swapaxes(a, 0, 1)), jnp.swapaxes(jax.jit(f)(a), 0, 2))
 
 
 @few_operations
@@ -129,8 +129,9 @@ def test_jacobians_agree_and_the_hessian_is_symmetric(operation):
 # ----------------------------------------------------------------------------- derivatives
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@every_operation
+@pytest.mark.parametrize(
+    "operation, dtype", [*((name, "complex128") for name in OPERATIONS), ("qr", "float64")]
+)
 def test_second_derivatives_agree_in_every_order_of_modes(operation, dtype):
     loss = loss_of(OPERATIONS[operation][1])
     gradient, a = program(operation, dtype=dtype)
@@ -196,7 +197,7 @@ def looped(f, a):
 
 
 def branched(f, a):
-    return lax.cond(jnp.sum(a) > jnp.inf, jnp.zeros_like, f, a)
+    return lax.cond(jnp.sum(a) > jnp.inf, lambda a: -f(a), f, a)
 
 
 def recomputed(f, a):
@@ -423,8 +424,9 @@ PRODUCTS = {
 }
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize(
+    "name, dtype", [*((name, "complex128") for name in PRODUCTS), ("product", "float64")]
+)
 def test_products_of_reflectors_are_differentiable_in_every_argument(name, dtype):
     f, shape, c_shape = PRODUCTS[name]
     args = packed(shape, dtype)

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+
+import jaxqr
 from matrices import (
     DTYPES,
     FACTORIZATIONS,
@@ -16,8 +18,6 @@ from matrices import (
     orthogonality_ratio,
     residual_ratio,
 )
-
-import jaxqr
 
 
 def factors(name, a, mode="reduced", **options):
