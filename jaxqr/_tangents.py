@@ -167,8 +167,8 @@ def thin_vjp(
     m, n = q.shape[-2], r.shape[-1]
     counts = independent(r, m, pivoted=pivoted)
     triangle = _restrict(r, counts, scale)
-    if rbar is not None:
-        rbar = triu(real_diagonal(rbar))
+    if rbar is not None:  # one pass over memory, so only its scaled form is used
+        rbar = triu(real_diagonal(scaled(rbar, scale)))
         rbar = jnp.where(counts.mT, rbar, 0) if pivoted else rbar
     rule = _deep_vjp if m >= n else _wide_vjp
     return rule(q, r, scale, qbar, rbar, counts, triangle)
@@ -184,10 +184,10 @@ def _deep_vjp(
     triangle: Array,
 ) -> Array:
     big_m = _sum(
-        None if rbar is None else mm(r, H(scaled(rbar, scale))),
+        None if rbar is None else mm(r, H(rbar)),
         None if qbar is None else -scaled(mm(H(qbar), q), scale),
     )
-    ebar = jnp.where(counts, cpl(big_m), 0 if rbar is None else rbar)
+    ebar = jnp.where(counts, cpl(big_m), 0 if rbar is None else scaled(rbar, 1 / scale))
     if qbar is None:  # a solve with n rows instead of m
         return mm(q, solve_right_adjoint(ebar, triangle))
     bbar = scaled(jnp.where(counts, qbar, 0), scale) + mm(q, ebar)
@@ -206,11 +206,11 @@ def _wide_vjp(
     m, n = r.shape[-2:]
     x = _sum(
         None if qbar is None else scaled(mm(H(q), qbar), scale),
-        None if rbar is None else -mm(scaled(rbar, scale), H(r)),
+        None if rbar is None else -mm(rbar, H(r)),
     )
     y = solve_right_adjoint(jnp.where(counts, skw_adjoint(x), 0), triangle)
     y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1) if n > m else y
-    return mm(q, y if rbar is None else rbar + y)
+    return mm(q, y if rbar is None else scaled(rbar, 1 / scale) + y)
 
 
 def _sum(*terms: Array | None) -> Array:
