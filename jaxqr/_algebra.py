@@ -5,6 +5,9 @@ arrays whose batch is sharded over an explicit mesh, and under JAX's strict prom
 and ranks. That decides which of JAX's functions occur.
 """
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -29,19 +32,31 @@ def row_minus_column(x: Array) -> Array:
     )
 
 
+def where(keep: Array, x: Array, y: Array | None = None) -> Array:
+    """Take `x` where `keep`, which has its rank, and `y` or zero elsewhere.
+
+    It is jnp.where, which as a jitted function would cost every program a millisecond each time.
+    """
+    if any(axis is not None for axis in jax.typeof(x).sharding.spec):
+        return jnp.where(keep, x, 0 if y is None else y)  # an explicit mesh: it knows shardings
+    y = lax.full_like(x, 0) if y is None else y
+    keep, y = (lax.broadcast_in_dim(z, x.shape, range(x.ndim)) for z in (keep, y))
+    return lax.select(keep, x, y)
+
+
 def triu(x: Array) -> Array:
     """Upper triangle, diagonal included."""
-    return jnp.where(row_minus_column(x) <= 0, x, 0)
+    return where(row_minus_column(x) <= 0, x)
 
 
 def slo(x: Array) -> Array:
     """Strictly lower triangle."""
-    return jnp.where(row_minus_column(x) > 0, x, 0)
+    return where(row_minus_column(x) > 0, x)
 
 
 def dg(x: Array) -> Array:
     """Diagonal part, as a matrix."""
-    return jnp.where(row_minus_column(x) == 0, x, 0)
+    return where(row_minus_column(x) == 0, x)
 
 
 def identity_like(x: Array) -> Array:
@@ -80,8 +95,10 @@ def exponent_scale(a: Array) -> Array:
     parts = [a.real, a.imag] if jnp.iscomplexobj(a) else [a]
     size = [jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True) for x in parts]
     largest = size[0] if len(size) == 1 else jnp.maximum(*size)
-    scale = jnp.where(largest > safe, 1 / factor, jnp.where(largest < 1 / safe, factor, 1.0))
-    return jnp.where(jnp.isfinite(largest), scale, jnp.nan).astype(largest.dtype)
+    constant = partial(lax.full_like, largest)
+    scale = lax.select(largest < 1 / safe, constant(factor), constant(1))
+    scale = lax.select(largest > safe, constant(1 / factor), scale)
+    return lax.select(lax.is_finite(largest), scale, constant(jnp.nan))
 
 
 def scaled(x: Array, scale: Array) -> Array:
@@ -89,6 +106,13 @@ def scaled(x: Array, scale: Array) -> Array:
     if jnp.iscomplexobj(x):
         return lax.complex(x.real * scale, x.imag * scale)
     return x * scale
+
+
+def unscaled(x: Array, scale: Array) -> Array:
+    """Divide by a real scale."""
+    if jnp.iscomplexobj(x):
+        return lax.complex(x.real / scale, x.imag / scale)
+    return x / scale
 
 
 def reflectors(h: Array, k: int) -> Array:

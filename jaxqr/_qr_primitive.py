@@ -22,6 +22,8 @@ from jaxqr._algebra import (
     row_minus_column,
     scaled,
     triu,
+    unscaled,
+    where,
 )
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
 from jaxqr._linear import columns, qr_jvp_p
@@ -59,7 +61,7 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Arra
     # reading R and applying reflectors leaves the strictly lower triangle as it is
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
     values["scale"] = scale
-    values["r"] = real_diagonal(scaled(triu(h[..., :k, :]), 1 / scale))
+    values["r"] = real_diagonal(unscaled(triu(h[..., :k, :]), scale))
     if "q_full" in outputs and m > n:
         square = jnp.concatenate([h, jnp.zeros((*batch, m, m - n), h.dtype)], axis=-1)
         values["q_full"] = orgqr_p.bind(square, tau)[0]
@@ -67,7 +69,7 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Arra
     elif "q_full" in outputs or "q" in outputs:
         values["q"] = values["q_full"] = orgqr_p.bind(h[..., :, :k], tau)[0]
     if "h" in outputs:
-        values["h"] = jnp.where(row_minus_column(h) <= 0, scaled(h, 1 / scale), h)
+        values["h"] = where(row_minus_column(h) <= 0, unscaled(h, scale), h)
     return [values[name] for name in outputs]
 
 

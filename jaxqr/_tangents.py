@@ -16,7 +16,6 @@ from jax import Array, lax
 
 from jaxqr._algebra import (
     H,
-    dg,
     diagonal,
     identity_like,
     imaginary_dg,
@@ -27,6 +26,8 @@ from jaxqr._algebra import (
     scaled,
     slo,
     triu,
+    unscaled,
+    where,
 )
 from jaxqr._solve import solve
 
@@ -56,8 +57,10 @@ def skw_adjoint(x: Array) -> Array:
 
 def cpl(m: Array) -> Array:
     """(0.2): the Hermitian matrix with the lower triangle of `m` and a real diagonal."""
-    below = slo(m)
-    return below + H(below) + dg(m.real).astype(m.dtype)
+    offset = row_minus_column(m)
+    if jnp.iscomplexobj(m):
+        return where(offset > 0, m, where(offset < 0, H(m), m.real.astype(m.dtype)))
+    return where(offset >= 0, m, m.mT)
 
 
 def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
@@ -73,12 +76,12 @@ def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
     """
     k, n = r.shape[-2:]
     size = jnp.abs(lax.stop_gradient(r[..., :, :k]))
-    # |R_jj| > tolerance sum_i |R_ij| in one reduction, by the weight of the diagonal. The weights
-    # keep the sum of the others from overflow; it is well if that of the diagonal overflows.
+    # |R_jj| > tolerance sum_i |R_ij| in one reduction, by a weight for the diagonal. The other
+    # weights keep their sum from overflow; it is well if the diagonal overflows.
     tolerance = max(rows, n) * float(jnp.finfo(r.dtype).eps)
     other = 2.0**-16
-    weight = jnp.where(row_minus_column(size) == 0, other - other / tolerance, other)
-    counts = jnp.sum(weight.astype(size.dtype) * size, axis=-2, keepdims=True) < 0
+    weight = other - (other / tolerance) * identity_like(size)
+    counts = jnp.sum(weight * size, axis=-2, keepdims=True) < 0
     if pivoted:
         counts = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1) > 0
     return counts
@@ -87,7 +90,7 @@ def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
 def _restrict(r: Array, counts: Array, scale: Array) -> Array:
     """R_m of (8.5), scaled: identity rows where a column does not count."""
     leading = scaled(r[..., :, : r.shape[-2]], scale)
-    return jnp.where(counts.mT, leading, identity_like(leading))
+    return where(counts.mT, leading, identity_like(leading))
 
 
 def thin_jvp(
@@ -108,8 +111,8 @@ def thin_jvp(
         tangent = tangents[name]()
         if name == "q":
             return tangent
-        tangent = triu(real_diagonal(scaled(tangent, 1 / scale)))
-        return jnp.where(counts.mT, tangent, 0) if pivoted else tangent
+        tangent = triu(real_diagonal(unscaled(tangent, scale)))
+        return where(counts.mT, tangent) if pivoted else tangent
 
     return [finish(name) for name in outputs]
 
@@ -127,11 +130,11 @@ def _deep_jvp(
         e = mm(H(q), b)
     else:  # a solve with n rows instead of m
         b = e = solve_right(mm(H(q), da), triangle)
-    counted = jnp.where(counts, e, 0)
+    counted = where(counts, e)
     psi = counted - skw(counted)
     return {
-        "q": lambda: jnp.where(counts, b, 0) - mm(q, psi),
-        "r": lambda: mm(psi, r) + jnp.where(counts, 0, e),
+        "q": lambda: where(counts, b) - mm(q, psi),
+        "r": lambda: mm(psi, r) + where(~counts, e),
     }
 
 
@@ -145,7 +148,7 @@ def _wide_jvp(
 ) -> dict[str, Callable[[], Array]]:
     c = mm(H(q), da)
     e = solve_right(c[..., : q.shape[-2]], triangle)
-    omega = skw(jnp.where(counts, e, 0))
+    omega = skw(where(counts, e))
     return {"q": lambda: mm(q, omega), "r": lambda: c - mm(omega, r)}
 
 
@@ -169,7 +172,7 @@ def thin_vjp(
     triangle = _restrict(r, counts, scale)
     if rbar is not None:  # one pass over memory, so only its scaled form is used
         rbar = triu(real_diagonal(scaled(rbar, scale)))
-        rbar = jnp.where(counts.mT, rbar, 0) if pivoted else rbar
+        rbar = where(counts.mT, rbar) if pivoted else rbar
     rule = _deep_vjp if m >= n else _wide_vjp
     return rule(q, r, scale, qbar, rbar, counts, triangle)
 
@@ -187,10 +190,10 @@ def _deep_vjp(
         None if rbar is None else mm(r, H(rbar)),
         None if qbar is None else -scaled(mm(H(qbar), q), scale),
     )
-    ebar = jnp.where(counts, cpl(big_m), 0 if rbar is None else scaled(rbar, 1 / scale))
+    ebar = where(counts, cpl(big_m), None if rbar is None else unscaled(rbar, scale))
     if qbar is None:  # a solve with n rows instead of m
         return mm(q, solve_right_adjoint(ebar, triangle))
-    bbar = scaled(jnp.where(counts, qbar, 0), scale) + mm(q, ebar)
+    bbar = scaled(where(counts, qbar), scale) + mm(q, ebar)
     return solve_right_adjoint(bbar, triangle)
 
 
@@ -208,9 +211,9 @@ def _wide_vjp(
         None if qbar is None else scaled(mm(H(q), qbar), scale),
         None if rbar is None else -mm(rbar, H(r)),
     )
-    y = solve_right_adjoint(jnp.where(counts, skw_adjoint(x), 0), triangle)
+    y = solve_right_adjoint(where(counts, skw_adjoint(x)), triangle)
     y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1) if n > m else y
-    return mm(q, y if rbar is None else scaled(rbar, 1 / scale) + y)
+    return mm(q, y if rbar is None else unscaled(rbar, scale) + y)
 
 
 def _sum(*terms: Array | None) -> Array:
@@ -255,13 +258,13 @@ def raw_jvp(q: Array, h: Array, tau: Array, dq: Array, dr: Array) -> tuple[Array
         return solve(v1, x, left=True, lower=True, unit=True)
 
     s = triu(solve_v1(identity_like(v1) - q[..., :k, :]))  # (4.1): E1 - Q1 = V S, dg(S) = tau
-    s_safe = jnp.where(live, s, identity_like(s))
+    s_safe = where(live, s, identity_like(s))
     minus_n = solve_v1(dq[..., :k, :])
-    lower = slo(jnp.where(live, solve_right(-minus_n, s_safe), 0))
+    lower = slo(where(live, solve_right(-minus_n, s_safe)))
     dv1 = mm(v1, lower)
     ds = triu(-minus_n - mm(lower, s))
-    dv2 = jnp.where(live, solve_right(-dq[..., k:, :] - mm(v2, ds), s_safe), 0)
-    dtau = jnp.where(live[..., 0, :], diagonal(ds), 0)
+    dv2 = where(live, solve_right(-dq[..., k:, :] - mm(v2, ds), s_safe))
+    dtau = where(live[..., 0, :], diagonal(ds))
     dv = slo(jnp.concatenate([dv1, dv2], axis=-2))
     m, n = h.shape[-2:]
     if n > k:
