@@ -16,8 +16,8 @@ HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
 
 def array(function: str, name: str, x: ArrayLike, ndim: int = 2) -> Array:
     """Convert to an array of a floating dtype and at least `ndim` dimensions, or say why not."""
-    try:
-        x = jnp.asarray(x)
+    try:  # of an array being differentiated, asarray would make a copy
+        x = x if isinstance(x, jax.Array) else jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{function}: {name} must be array-like, got {type(x).__name__}") from error
     if jnp.issubdtype(x.dtype, jnp.integer) or x.dtype == jnp.bool_:

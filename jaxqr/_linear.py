@@ -2,7 +2,8 @@
 
 The tangent map is linear in dA, and its transpose is the matrix backpropagation of Roberts and
 Roberts (arXiv 2009.10071), whose transpose is the tangent map again. So forward mode runs the
-tangent's formula and reverse mode the cotangent's, at every order.
+tangent's formula and reverse mode the cotangent's, at every order. The fixed operands of both are
+Q, R and the power of two by which the factorization scaled A.
 """
 
 from typing import Any

@@ -4,14 +4,15 @@ A^T = Q' R' gives A = R'^T Q'^T without any conjugation, also for complex matric
 values and every derivative transfer by transposition, which XLA turns into a layout.
 """
 
+from functools import partial
 from typing import Any, Literal, overload
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxqr import _arguments
-from jaxqr._qr import factor
+from jaxqr._qr import checked, factor
 from jaxqr._results import (
     LQResult,
     PivotedL,
@@ -83,8 +84,13 @@ def lq(
         >>> bool(jnp.allclose(l @ q, a, atol=1e-5) & jnp.allclose(q @ q.T, jnp.eye(3), atol=1e-5))
         True
     """
-    modes = ("reduced", "complete", "l", "raw")
-    out = factor("lq", a, mode, pivoting, positive_diagonal, modes=modes, transposed=True)
+    a = checked("lq", a, mode, pivoting, positive_diagonal, ("reduced", "complete", "l", "raw"))
+    return _lq(a, mode, pivoting, positive_diagonal)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _lq(a: Array, mode: str, pivoting: bool, positive_diagonal: bool) -> Any:
+    out = factor(a.mT, "r" if mode == "l" else mode, pivoting, positive_diagonal)
     if mode == "l":
         return PivotedL(out.R.mT, out.P) if pivoting else out.mT
     if mode == "raw":
@@ -129,9 +135,12 @@ def rq(a: ArrayLike, mode: str = "reduced") -> Any:
         >>> bool(jnp.allclose(r @ q, a, atol=1e-5) & jnp.all(jnp.tril(r, -1) == 0))
         True
     """
-    _arguments.choice("rq", "mode", mode, ("reduced", "complete", "r"))
-    reversed_a = _reverse(_arguments.array("rq", "a", a))
-    out = lq(reversed_a, {"r": "l"}.get(mode, mode))
+    return _rq(checked("rq", a, mode, False, False, ("reduced", "complete", "r")), mode)
+
+
+@partial(jax.jit, static_argnums=1)
+def _rq(a: Array, mode: str) -> Any:
+    out = _lq(_reverse(a), "l" if mode == "r" else mode, False, False)
     return _reverse(out) if mode == "r" else RQResult(_reverse(out.L), _reverse(out.Q))
 
 
@@ -169,9 +178,12 @@ def ql(a: ArrayLike, mode: str = "reduced") -> Any:
         >>> bool(jnp.allclose(q @ l, a, atol=1e-5) & jnp.all(jnp.triu(l, 1) == 0))
         True
     """
-    _arguments.choice("ql", "mode", mode, ("reduced", "complete", "l"))
-    reversed_a = _reverse(_arguments.array("ql", "a", a))
-    out = factor("ql", reversed_a, {"l": "r"}.get(mode, mode), False, False)
+    return _ql(checked("ql", a, mode, False, False, ("reduced", "complete", "l")), mode)
+
+
+@partial(jax.jit, static_argnums=1)
+def _ql(a: Array, mode: str) -> Any:
+    out = factor(_reverse(a), "r" if mode == "l" else mode, False, False)
     return _reverse(out) if mode == "l" else QLResult(_reverse(out.Q), _reverse(out.R))
 
 

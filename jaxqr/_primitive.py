@@ -110,23 +110,8 @@ def _abstract_eval(
     **params: Any,
 ) -> list[ShapedArray]:
     core_ranks = [ranks[min(i, len(ranks) - 1)] for i in range(len(avals))]
-    for i, (a, rank) in enumerate(zip(avals, core_ranks, strict=True)):
-        if a.ndim < rank:
-            raise ValueError(
-                f"{name}: operand {i} must have at least {rank} dimensions, got shape {a.shape}"
-            )
-    dtypes = {a.dtype for a in avals if not jnp.issubdtype(a.dtype, jnp.integer)}
-    if not dtypes.issubset(DTYPES) or len({jnp.finfo(dtype).dtype for dtype in dtypes}) != 1:
-        raise TypeError(
-            f"{name}: operands must share one precision of float32, float64, complex64 and "
-            f"complex128, got {[str(a.dtype) for a in avals]}"
-        )
-    common = max(dtypes, key=lambda dtype: dtype.itemsize)  # complex, if any operand is
-    batches = [a.shape[: a.ndim - rank] for a, rank in zip(avals, core_ranks, strict=True)]
-    if any(batch != batches[0] for batch in batches):
-        raise ValueError(
-            f"{name}: operands must have the same batch dimensions, got {[a.shape for a in avals]}"
-        )
+    batch = _batch_shape(name, avals, core_ranks)
+    common = _common_dtype(name, avals)
     varying = {a.manual_axis_type for a in avals}
     if len(varying) > 1:
         raise ValueError(
@@ -142,13 +127,36 @@ def _abstract_eval(
             dtype = common if dtype is None else jnp.finfo(common).dtype
         sharding = first.sharding.update(spec=PartitionSpec(*spec, *(None for _ in shape)))
         return first.update(
-            shape=(*batches[0], *shape),
-            dtype=np.dtype(dtype),
-            weak_type=False,
-            sharding=sharding,
+            shape=(*batch, *shape), dtype=np.dtype(dtype), weak_type=False, sharding=sharding
         )
 
     return [result(shape, dtype) for shape, dtype in results(*cores, **params)]
+
+
+def _batch_shape(name: str, avals: Sequence[ShapedArray], ranks: Sequence[int]) -> Shape:
+    """The batch dimensions, which all operands share."""
+    for i, (a, rank) in enumerate(zip(avals, ranks, strict=True)):
+        if a.ndim < rank:
+            raise ValueError(
+                f"{name}: operand {i} must have at least {rank} dimensions, got shape {a.shape}"
+            )
+    batches = [a.shape[: a.ndim - rank] for a, rank in zip(avals, ranks, strict=True)]
+    if any(batch != batches[0] for batch in batches):
+        raise ValueError(
+            f"{name}: operands must have the same batch dimensions, got {[a.shape for a in avals]}"
+        )
+    return batches[0]
+
+
+def _common_dtype(name: str, avals: Sequence[ShapedArray]) -> np.dtype:
+    """The dtype of the operands that are not permutations: complex, if any is."""
+    dtypes = {a.dtype for a in avals if not jnp.issubdtype(a.dtype, jnp.integer)}
+    if not dtypes.issubset(DTYPES) or len({jnp.finfo(dtype).dtype for dtype in dtypes}) != 1:
+        raise TypeError(
+            f"{name}: operands must share one precision of float32, float64, complex64 and "
+            f"complex128, got {[str(a.dtype) for a in avals]}"
+        )
+    return max(dtypes, key=lambda dtype: dtype.itemsize)
 
 
 def _spec(aval: ShapedArray) -> tuple[Any, ...]:

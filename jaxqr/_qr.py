@@ -1,6 +1,5 @@
 """QR: from the arguments and the mode to the primitive and back."""
 
-from functools import partial
 from typing import Any, Literal, overload
 
 import jax
@@ -94,38 +93,33 @@ def qr(
         >>> bool(jnp.allclose(jax.grad(volume)(a[0]).T, jnp.linalg.pinv(a[0]), atol=1e-4))
         True
     """
-    return factor("qr", a, mode, pivoting, positive_diagonal)
+    a = checked("qr", a, mode, pivoting, positive_diagonal)
+    return _qr(a, mode, pivoting, positive_diagonal)
 
 
-def factor(
+def checked(
     function: str,
     a: ArrayLike,
     mode: str,
     pivoting: bool,
     positive_diagonal: bool,
-    *,
     modes: tuple[str, ...] = MODES,
-    transposed: bool = False,
-) -> Any:
-    """Check the arguments of `function`, which factors `a` or its transpose, and factor.
-
-    `modes` are the function's names of MODES.
-    """
+) -> Array:
+    """Check the arguments of `function`, which has the given modes, and convert the matrix."""
     a = _arguments.array(function, "a", a)
     _arguments.choice(function, "mode", mode, modes)
     _arguments.choice(function, "pivoting", pivoting, (True, False))
     _arguments.choice(function, "positive_diagonal", positive_diagonal, (True, False))
-    mode = MODES[modes.index(mode)]
     if mode == "raw" and positive_diagonal:
         raise ValueError(
             f"{function}: positive_diagonal must be False in mode 'raw', as reflectors fix the "
             "signs, got True"
         )
-    return _factor(a.mT if transposed else a, mode, pivoting, positive_diagonal)
+    return a
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
-def _factor(a: Array, mode: str, pivoting: bool, positive_diagonal: bool) -> Any:
+def factor(a: Array, mode: str, pivoting: bool, positive_diagonal: bool) -> Any:
+    """Factor by the primitive and make of its outputs what the mode returns."""
     (a,), dtype = _arguments.common(a)
     m, n = a.shape[-2:]
     q_name = "q_full" if mode == "complete" and m > n else "q"
@@ -157,3 +151,7 @@ def _positive(q: Array | None, r: Array) -> tuple[Array | None, Array]:
         changed = q[..., :, :k] * sign[..., None, :]
         q = changed if q.shape[-1] == k else jnp.concatenate([changed, q[..., k:]], axis=-1)
     return q, r * sign[..., :, None]
+
+
+# Not inlined: called eagerly, the derivative's backward pass is then one compiled program too.
+_qr = jax.jit(factor, static_argnums=(1, 2, 3))
