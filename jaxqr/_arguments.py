@@ -47,7 +47,7 @@ def common(*arrays: Array) -> tuple[list[Array], np.dtype]:
 
 def choice(function: str, name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Raise unless `value` is one of `allowed`."""
-    if not any(value is a or (isinstance(a, str) and value == a) for a in allowed):
+    if not isinstance(value, (str, bool)) or value not in allowed:
         listed = ", ".join(map(repr, allowed))
         raise ValueError(f"{function}: {name} must be one of {listed}, got {value!r}")
 

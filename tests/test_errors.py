@@ -37,11 +37,9 @@ def test_unsupported_dtype(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("mode", ["full", "economic", None, 3, "R"])
+@pytest.mark.parametrize("mode", ["full", "economic", None, 3, "R", A])
 def test_unknown_mode(name, mode):
-    with pytest.raises(
-        ValueError, match=rf"{name}: mode must be one of 'reduced', .*, got {mode!r}"
-    ):
+    with pytest.raises(ValueError, match=rf"{name}: mode must be one of 'reduced', .*, got "):
         getattr(jaxqr, name)(A, mode)
 
 
