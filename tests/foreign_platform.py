@@ -2,7 +2,7 @@
 
 XLA expands the TPU's `Qr` on every back end. cuSOLVER's custom calls take LAPACK's operands, so
 jaxlib's LAPACK handlers can stand in for them; their names do not tell the dtype, hence one
-process for each. As a script: ``python foreign_platform.py float64 deep wide``.
+process for each. As a script: ``python foreign_platform.py cuda float64 deep wide``.
 """
 
 import functools
@@ -109,8 +109,8 @@ def compare(platform, case, dtype):
     return report
 
 
-def stand_in(dtype):
-    """Register LAPACK's handlers under cuSOLVER's names."""
+def stand_in(platform, dtype):
+    """Register LAPACK's handlers under the names of the platform's library."""
     from jaxlib.cpu import _lapack
 
     _lapack.initialize()
@@ -118,12 +118,12 @@ def stand_in(dtype):
     for routine in ("geqrf", "orgqr", "ormqr"):
         lapack = routine if dtype == "float64" else routine.replace("or", "un")
         handler = handlers[f"lapack_{'d' if dtype == 'float64' else 'z'}{lapack}_ffi"]
-        jax.ffi.register_ffi_target(f"cusolver_{routine}_ffi", handler, platform="cpu")
+        jax.ffi.register_ffi_target(f"{LIBRARIES[platform]}_{routine}_ffi", handler, platform="cpu")
 
 
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)
-    dtype, *cases = sys.argv[1:]
-    stand_in(dtype)
-    print(json.dumps({case: compare("cuda", case, dtype) for case in cases}))
+    platform, dtype, *cases = sys.argv[1:]
+    stand_in(platform, dtype)
+    print(json.dumps({case: compare(platform, case, dtype) for case in cases}))

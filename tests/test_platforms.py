@@ -88,15 +88,20 @@ def test_export_guarantees_all_but_lapacks_pivoting(case, platform):
 # ---------------------------------------------------------------------- what is computed
 
 
-# all in complex arithmetic; in real, every routine once
-ON_CUDA = {"complex128": tuple(CASES), "float64": ("deep", "pivoted", "rotate")}
+# for each library all in complex arithmetic; in real, every routine once
+EVERY_ROUTINE = ("deep", "pivoted", "rotate")
+ON_GPUS = {
+    ("cuda", "complex128"): tuple(CASES),
+    ("cuda", "float64"): EVERY_ROUTINE,
+    ("rocm", "complex128"): tuple(CASES),
+}
 
 
 @functools.cache
-def reports(dtype):
-    """Of the cuda programs, from a process of their own."""
+def reports(platform, dtype):
+    """Of the platform's programs, from a process of their own."""
     script = Path(__file__).with_name("foreign_platform.py")
-    command = [sys.executable, script, dtype, *ON_CUDA[dtype]]
+    command = [sys.executable, script, platform, dtype, *ON_GPUS[platform, dtype]]
     child = subprocess.run(command, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     return json.loads(child.stdout)
@@ -109,9 +114,9 @@ def assert_same(report):
     assert report.get("orthogonality", 0) < LIMIT
 
 
-@pytest.mark.parametrize("dtype, case", [(d, c) for d, cases in ON_CUDA.items() for c in cases])
-def test_cuda_programs_equal_the_cpus(case, dtype):
-    assert_same(reports(dtype)[case])
+@pytest.mark.parametrize("key, case", [(k, c) for k, cases in ON_GPUS.items() for c in cases])
+def test_gpu_programs_equal_the_cpus(case, key):
+    assert_same(reports(*key)[case])
 
 
 @every_case
