@@ -55,10 +55,11 @@ def failures(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def save(path: Path, machine: dict[str, str], rows: Sequence[Row]) -> None:
-    """Writes the results as JSON."""
+    """Writes the results as JSON, a line a cell."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    saved = {"machine": machine, "unit": "seconds", "rows": [row.as_dict() for row in rows]}
-    path.write_text(json.dumps(saved, indent=1) + "\n")
+    head = json.dumps({"machine": machine, "unit": "seconds"}, indent=1).removesuffix("\n}")
+    lines = ",\n".join(json.dumps(row.as_dict()) for row in rows)
+    path.write_text(f'{head},\n "rows": [\n{lines}\n]}}\n')
 
 
 def load(path: Path) -> tuple[dict[str, str], list[Row]]:
