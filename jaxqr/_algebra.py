@@ -1,4 +1,4 @@
-"""Matrix algebra on the last two dimensions, for the rules and the portable lowering.
+"""Matrix algebra on the last two dimensions, for the solves, the rules and the lowerings.
 
 Everything here can be differentiated again, mapped, transposed where it is linear, works on
 arrays whose batch is sharded over an explicit mesh, and under JAX's strict promotion of dtypes
@@ -10,8 +10,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-
-from jaxqr._solve import solve
 
 
 def H(x: Array) -> Array:
@@ -113,32 +111,3 @@ def unscaled(x: Array, scale: Array) -> Array:
     if jnp.iscomplexobj(x):
         return lax.complex(x.real / scale, x.imag / scale)
     return x / scale
-
-
-def reflectors(h: Array, k: int) -> Array:
-    """The k Householder vectors packed in `h`, as columns: V, unit lower trapezoidal."""
-    v = h[..., :, :k]
-    return slo(v) + identity_like(v)
-
-
-def apply_reflectors(h: Array, tau: Array, c: Array, *, left: bool, adjoint: bool) -> Array:
-    """Multiply `c` by Q = I - V T V^H or its adjoint, from the left or the right."""
-    v = reflectors(h, tau.shape[-1])
-    t = _compact_factor(v, tau)
-    t = H(t) if adjoint else t
-    return c - (mm(v, mm(t, mm(H(v), c))) if left else mm(mm(mm(c, v), t), H(v)))
-
-
-def form_reflectors(h: Array, tau: Array) -> Array:
-    """The leading columns of Q = I - V T V^H, as many as `h` has."""
-    v = reflectors(h, tau.shape[-1])
-    top = v[..., : h.shape[-1], :]
-    return identity_like(h) - mm(v, mm(_compact_factor(v, tau), H(top)))
-
-
-def _compact_factor(v: Array, tau: Array) -> Array:
-    """(4.2): T = (I + D sup(V^H V))^{-1} D with D = diag(tau)."""
-    d = tau[..., :, None]
-    # its diagonal of ones and its zeros are the solver's
-    inverse = d * mm(H(v), v)
-    return solve(inverse, d * (identity_like(inverse)), left=True, lower=False, unit=True)

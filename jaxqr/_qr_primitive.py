@@ -1,8 +1,8 @@
 """The primitive of QR, plain and with column pivoting: it computes the outputs it is asked for.
 
-Its outputs, by name: "q" (m, k), "r" (k, n), "q_full" (m, m), the packed reflectors "h" (m, n)
-and "tau" (k,), the permutation "p" (n,), and "scale" (1, 1), the power of two that A was multiplied
-by, so that derivatives can be too. Asking by name is what keeps unused work undone:
+Its outputs, by name: "q" (m, k), "r" (k, n), "q_full" (m, m) for m > n, the packed reflectors
+"h" (m, n) and "tau" (k,), the permutation "p" (n,), and "scale" (1, 1), the power of two that A was
+multiplied by, so that derivatives can be too. Asking by name is what keeps unused work undone:
 the derivative asks for what it needs beside what is wanted, and dead code elimination asks for
 less. Pivoting differs in the packed factorization it starts from, in one more output and in the
 order of dA's columns, so it is a parameter and not a primitive of its own.
@@ -62,12 +62,12 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Arra
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
     values["scale"] = scale
     values["r"] = real_diagonal(unscaled(triu(h[..., :k, :]), scale))
-    if "q_full" in outputs and m > n:
+    if "q_full" in outputs:
         square = jnp.concatenate([h, jnp.zeros((*batch, m, m - n), h.dtype)], axis=-1)
         values["q_full"] = orgqr_p.bind(square, tau)[0]
         values["q"] = values["q_full"][..., :, :k]
-    elif "q_full" in outputs or "q" in outputs:
-        values["q"] = values["q_full"] = orgqr_p.bind(h[..., :, :k], tau)[0]
+    elif "q" in outputs:
+        values["q"] = orgqr_p.bind(h[..., :, :k], tau)[0]
     if "h" in outputs:
         values["h"] = where(row_minus_column(h) <= 0, unscaled(h, scale), h)
     return [values[name] for name in outputs]

@@ -7,10 +7,10 @@ order: so this one stays itself when it is differentiated, transposed or mapped.
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 from jax import Array, lax
 from jax.interpreters import ad
 
+from jaxqr._algebra import mm, row_minus_column, where
 from jaxqr._primitive import CoreResult, Shape, is_zero, make, zero_tangent
 
 
@@ -55,7 +55,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: bool) -> A
         da = da.mT if params["transpose"] else da
         da = da.conj() if params["conjugate"] else da
         pair = (da, x) if params["left"] else (x, da)
-        rhs = -jnp.matmul(*pair, precision=lax.Precision.HIGHEST)
+        rhs = -mm(*pair)
         rhs = rhs if is_zero(db) else db + rhs
     if is_zero(rhs):
         return [x], [zero_tangent(x)]
@@ -64,9 +64,8 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: bool) -> A
 
 def _read(a: Array, *, lower: bool, unit: bool) -> Array:
     """The entries of `a` that are read, and zeros."""
-    rows, columns = (lax.broadcasted_iota(jnp.int32, a.shape, a.ndim - i) for i in (2, 1))
-    inside = rows - columns if lower else columns - rows
-    return jnp.where(inside > 0 if unit else inside >= 0, a, 0)
+    inside = row_minus_column(a) if lower else -row_minus_column(a)
+    return where(inside > 0 if unit else inside >= 0, a)
 
 
 def _transpose(cotangents: list[Any], a: Array, b: Any, **params: bool) -> tuple[None, Any]:

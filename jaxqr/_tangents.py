@@ -21,7 +21,6 @@ from jaxqr._algebra import (
     imaginary_dg,
     mm,
     real_diagonal,
-    reflectors,
     row_minus_column,
     scaled,
     slo,
@@ -29,6 +28,7 @@ from jaxqr._algebra import (
     unscaled,
     where,
 )
+from jaxqr._reflectors import reflectors
 from jaxqr._solve import solve
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxqr._algebra import apply_reflectors, form_reflectors
+from jaxqr._reflectors import apply_reflectors, form_reflectors
 
 
 def geqrf(a: Array) -> list[Array]:
