@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import identity_like
-from jaxqr._lowering import portable
+from jaxqr._lowering import native, portable
 from jaxqr._lowering.library import CUSOLVER, HIPSOLVER, LAPACK
 from jaxqr._lowering.xla import XLA
 from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, make
@@ -174,6 +174,20 @@ ROUTINES: dict[str, tuple[Primitive, dict[str, Any]]] = {
 for _routine, (_p, _providers) in ROUTINES.items():
     for _platform, _provider in _providers.items():
         lower(_p, getattr(_provider, _routine), _platform)
+
+# Factorizations have kernels as a whole, see _qr_primitive; Q's reflectors here.
+lower(
+    orgqr_p,
+    native.computes("jaxqr_orgqr", _orgqr_results, (2, 1), LAPACK.orgqr),
+    "cpu",
+    exported=LAPACK.orgqr,
+)
+lower(
+    ormqr_p,
+    native.computes("jaxqr_ormqr", _ormqr_results, (2, 1, 2), LAPACK.ormqr),
+    "cpu",
+    exported=LAPACK.ormqr,
+)
 
 linear_jvp(orgqr_p, portable.orgqr, linear_from=2)
 linear_jvp(ormqr_p, portable.ormqr, linear_from=2)

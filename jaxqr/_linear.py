@@ -3,7 +3,8 @@
 The tangent map is linear in dA, and its transpose is the matrix backpropagation of Roberts and
 Roberts (arXiv 2009.10071), whose transpose is the tangent map again. So forward mode runs the
 tangent's formula and reverse mode the cotangent's, at every order. The fixed operands of both are
-Q, R and the power of two by which the factorization scaled A.
+Q, R and the power of two by which the factorization scaled A. With `transposed` all matrices
+are the transposes of those: LQ.
 """
 
 from typing import Any
@@ -12,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, make, name_outputs
+from jaxqr._lowering import native
+from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, make, name_outputs
 from jaxqr._tangents import thin_jvp, thin_vjp
 
 
@@ -21,20 +23,42 @@ def columns(x: Array, p: Array) -> Array:
     return columns_p.bind(p, x, inverse=False)[0]
 
 
+def rows(x: Array, p: Array) -> Array:
+    """x[..., p, :], matrix by matrix."""
+    return columns(x.mT, p).mT
+
+
 # ------------------------------------------------------------------------- tangent of (Q, R)
 
 
 def _tangent_results(
-    q: Shape, r: Shape, scale: Shape, da: Shape, *, outputs: tuple[str, ...], pivoted: bool
+    q: Shape,
+    r: Shape,
+    scale: Shape,
+    da: Shape,
+    *,
+    outputs: tuple[str, ...],
+    pivoted: bool,
+    transposed: bool,
 ) -> list[CoreResult]:
     return [({"q": q, "r": r}[name], None) for name in outputs]
 
 
 def _tangent(
-    q: Array, r: Array, scale: Array, da: Array, *, outputs: tuple[str, ...], pivoted: bool
+    q: Array,
+    r: Array,
+    scale: Array,
+    da: Array,
+    *,
+    outputs: tuple[str, ...],
+    pivoted: bool,
+    transposed: bool,
 ) -> list[Array]:
     if 0 in da.shape:
         return [jnp.zeros_like({"q": q, "r": r}[name]) for name in outputs]
+    if transposed:
+        plain = thin_jvp(q.mT, r.mT, scale, da.mT, outputs=outputs, pivoted=pivoted)
+        return [x.mT for x in plain]
     return thin_jvp(q, r, scale, da, outputs=outputs, pivoted=pivoted)
 
 
@@ -47,17 +71,24 @@ def _transpose_tangent(
     *,
     outputs: tuple[str, ...],
     pivoted: bool,
+    transposed: bool,
 ) -> tuple[None, None, None, Any]:
     live = [(name, ct) for name, ct in zip(outputs, cotangents, strict=True) if not is_zero(ct)]
     if not live:
         return None, None, None, ad.Zero(da.aval.to_ct_aval())
     names, cts = zip(*live, strict=True)
-    (abar,) = qr_vjp_p.bind(q, r, scale, *cts, inputs=names, pivoted=pivoted)
+    (abar,) = qr_vjp_p.bind(q, r, scale, *cts, inputs=names, pivoted=pivoted, transposed=transposed)
     return None, None, None, abar
 
 
 qr_jvp_p = make("qr_jvp", ranks=(2,), results=_tangent_results, body=_tangent, linear_from=3)
 name_outputs(qr_jvp_p)
+lower(
+    qr_jvp_p,
+    native.computes("jaxqr_qr_jvp", _tangent_results, (2,), _tangent),
+    "cpu",
+    exported=_tangent,
+)
 linear_jvp(qr_jvp_p, _tangent, linear_from=3)
 ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
 
@@ -66,14 +97,32 @@ ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
 
 
 def _cotangent_results(
-    q: Shape, r: Shape, scale: Shape, *cts: Shape, inputs: tuple[str, ...], pivoted: bool
+    q: Shape,
+    r: Shape,
+    scale: Shape,
+    *cts: Shape,
+    inputs: tuple[str, ...],
+    pivoted: bool,
+    transposed: bool,
 ) -> list[CoreResult]:
-    return [((q[0], r[1]), None)]
+    return [((r[0], q[1]) if transposed else (q[0], r[1]), None)]
 
 
 def _cotangent(
-    q: Array, r: Array, scale: Array, *cts: Array, inputs: tuple[str, ...], pivoted: bool
+    q: Array,
+    r: Array,
+    scale: Array,
+    *cts: Array,
+    inputs: tuple[str, ...],
+    pivoted: bool,
+    transposed: bool,
 ) -> list[Array]:
+    if transposed:
+        flipped = (x.mT for x in cts)
+        plain = _cotangent(
+            q.mT, r.mT, scale, *flipped, inputs=inputs, pivoted=pivoted, transposed=False
+        )
+        return [plain[0].mT]
     if 0 in q.shape or 0 in r.shape:
         return [jnp.zeros((*q.shape[:-1], r.shape[-1]), q.dtype)]
     # JAX pairs cotangents without conjugation (0.5)
@@ -89,18 +138,27 @@ def _transpose_cotangent(
     *linear: Any,
     inputs: tuple[str, ...],
     pivoted: bool,
+    transposed: bool,
 ) -> tuple[Any, ...]:
     wanted = [ad.is_undefined_primal(x) for x in linear]
     if is_zero(cotangents[0]):
         out = [ad.Zero(x.aval.to_ct_aval()) for x in linear if ad.is_undefined_primal(x)]
     else:
         names = tuple(name for name, w in zip(inputs, wanted, strict=True) if w)
-        out = qr_jvp_p.bind(q, r, scale, cotangents[0], outputs=names, pivoted=pivoted)
+        out = qr_jvp_p.bind(
+            q, r, scale, cotangents[0], outputs=names, pivoted=pivoted, transposed=transposed
+        )
     given = iter(out)
     return None, None, None, *(next(given) if w else None for w in wanted)
 
 
 qr_vjp_p = make("qr_vjp", ranks=(2,), results=_cotangent_results, body=_cotangent, linear_from=3)
+lower(
+    qr_vjp_p,
+    native.computes("jaxqr_qr_vjp", _cotangent_results, (2,), _cotangent),
+    "cpu",
+    exported=_cotangent,
+)
 linear_jvp(qr_vjp_p, _cotangent, linear_from=3)
 ad.primitive_transposes[qr_vjp_p] = _transpose_cotangent
 

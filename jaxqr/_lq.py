@@ -90,15 +90,15 @@ def lq(
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
 def _lq(a: Array, mode: str, pivoting: bool, positive_diagonal: bool) -> Any:
-    out = factor(a.mT, "r" if mode == "l" else mode, pivoting, positive_diagonal)
+    out = factor(a, "r" if mode == "l" else mode, pivoting, positive_diagonal, transposed=True)
     if mode == "l":
-        return PivotedL(out.R.mT, out.P) if pivoting else out.mT
+        return PivotedL(out.R, out.P) if pivoting else out
     if mode == "raw":
         # gelqf defines Q as the product of the adjoint reflectors, and stores their conjugates
         return out._replace(tau=out.tau.conj())
     if pivoting:
-        return PivotedLQResult(out.R.mT, out.Q.mT, out.P)
-    return LQResult(out.R.mT, out.Q.mT)
+        return PivotedLQResult(out.R, out.Q, out.P)
+    return LQResult(out.R, out.Q)
 
 
 @overload

@@ -59,17 +59,25 @@ def make(
     return p
 
 
-def lower(p: Primitive, body: Body, platform: str | None = None) -> None:
-    """Let `body` compute `p`, on one platform or on all that have nothing of their own."""
+def lower(
+    p: Primitive, body: Body, platform: str | None = None, exported: Body | None = None
+) -> None:
+    """Let `body` compute `p`, on one platform or on all that have nothing of their own.
+
+    A program that is exported runs elsewhere, also without this package: where `body` needs it,
+    `exported` takes its place there.
+    """
     inner = mlir.lower_fun(body, multiple_results=True)
+    portable = mlir.lower_fun(exported or body, multiple_results=True)
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
         # Traced on plain types: the body's loops would otherwise reject the explicit shardings
         # and varying axes that their carries gain.
         avals = cast(Sequence[ShapedArray], ctx.avals_in)
         plain = ctx.replace(avals_in=[ShapedArray(a.shape, a.dtype) for a in avals])
+        for_export = ctx.module_context.lowering_parameters.for_export
         with use_abstract_mesh(AbstractMesh((), ())):
-            return inner(plain, *operands, **params)
+            return (portable if for_export else inner)(plain, *operands, **params)
 
     mlir.register_lowering(p, rule, platform=platform)
 

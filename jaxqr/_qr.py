@@ -118,33 +118,45 @@ def checked(
     return a
 
 
-def factor(a: Array, mode: str, pivoting: bool, positive_diagonal: bool) -> Any:
-    """Factor by the primitive and make of its outputs what the mode returns."""
+def factor(
+    a: Array, mode: str, pivoting: bool, positive_diagonal: bool, transposed: bool = False
+) -> Any:
+    """Factor by the primitive and make of its outputs what the mode returns.
+
+    If `transposed`, `a` is the transpose of what is factored, and so are Q and R and what h
+    stands for: `lq`'s results, under the names of QR's.
+    """
     (a,), dtype = _arguments.common(a)
-    m, n = a.shape[-2:]
+    m, n = a.shape[-2:][::-1] if transposed else a.shape[-2:]
     q_name = "q_full" if mode == "complete" and m > n else "q"
     outputs = {"r": ("r",), "raw": ("h", "tau")}.get(mode, (q_name, "r"))
     if pivoting:
         outputs += ("p",)
-    values = dict(zip(outputs, qr_p.bind(a, outputs=outputs, pivoting=pivoting), strict=True))
+    found = qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=transposed)
+    values = dict(zip(outputs, found, strict=True))
     p = values.get("p")
     if mode == "raw":
-        h, tau = values["h"].mT.astype(dtype), values["tau"].astype(dtype)
+        h = values["h"] if transposed else values["h"].mT  # NumPy's convention
+        h, tau = h.astype(dtype), values["tau"].astype(dtype)
         return RawResult(h, tau) if p is None else PivotedRawResult(h, tau, p)
     q, r = values.get(q_name), values["r"]
     if positive_diagonal:
-        q, r = _positive(q, r)
+        q, r = _positive(q, r, transposed)
     r = r.astype(dtype)
     if q is None:
         return r if p is None else PivotedR(r, p)
     if q_name == "q_full":
-        r = jnp.pad(r, [(0, 0)] * (r.ndim - 2) + [(0, m - n), (0, 0)])
+        below = [(0, 0), (0, m - n)] if transposed else [(0, m - n), (0, 0)]
+        r = jnp.pad(r, [(0, 0)] * (r.ndim - 2) + below)
     q = q.astype(dtype)
     return QRResult(q, r) if p is None else PivotedQRResult(q, r, p)
 
 
-def _positive(q: Array | None, r: Array) -> tuple[Array | None, Array]:
+def _positive(q: Array | None, r: Array, transposed: bool) -> tuple[Array | None, Array]:
     """Make dg(R) non-negative: a locally constant change of signs (0.3)."""
+    if transposed:
+        q, r = _positive(None if q is None else q.mT, r.mT, False)
+        return None if q is None else q.mT, r.mT
     k = r.shape[-2]
     sign = jnp.where(diagonal(r).real < 0, -1, 1).astype(r.dtype)
     if q is not None:

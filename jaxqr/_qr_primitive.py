@@ -5,7 +5,8 @@ Its outputs, by name: "q" (m, k), "r" (k, n), "q_full" (m, m) for m > n, the pac
 multiplied by, so that derivatives can be too. Asking by name is what keeps unused work undone:
 the derivative asks for what it needs beside what is wanted, and dead code elimination asks for
 less. Pivoting differs in the packed factorization it starts from, in one more output and in the
-order of dA's columns, so it is a parameter and not a primitive of its own.
+order of dA's columns, so it is a parameter and not a primitive of its own. So is `transposed`,
+with which all matrices, A and the outputs, are the transposes of those above: LQ.
 """
 
 from typing import Any
@@ -26,15 +27,27 @@ from jaxqr._algebra import (
     where,
 )
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
-from jaxqr._linear import columns, qr_jvp_p
-from jaxqr._primitive import REAL, CoreResult, Shape, is_zero, make, name_outputs, zero_tangent
+from jaxqr._linear import columns, qr_jvp_p, rows
+from jaxqr._lowering import native
+from jaxqr._primitive import (
+    REAL,
+    CoreResult,
+    Shape,
+    is_zero,
+    lower,
+    make,
+    name_outputs,
+    zero_tangent,
+)
 from jaxqr._tangents import completion_jvp, raw_jvp
 
 # -------------------------------------------------------------------------------- shape rule
 
 
-def _results(a: Shape, *, outputs: tuple[str, ...], pivoting: bool) -> list[CoreResult]:
-    m, n = a
+def _results(
+    a: Shape, *, outputs: tuple[str, ...], pivoting: bool, transposed: bool
+) -> list[CoreResult]:
+    m, n = a[::-1] if transposed else a
     k = min_dim(m, n)
     table: dict[str, CoreResult] = {
         "q": ((m, k), None),
@@ -45,13 +58,30 @@ def _results(a: Shape, *, outputs: tuple[str, ...], pivoting: bool) -> list[Core
         "p": ((n,), jnp.int32),
         "scale": ((1, 1), REAL),
     }
+    if transposed:
+        table.update((name, (table[name][0][::-1], None)) for name in _MATRICES)
     return [table[name] for name in outputs]
+
+
+_MATRICES = ("q", "q_full", "r", "h")
+
+
+def _flip_matrices(names: tuple[str, ...], values: list[Any]) -> list[Any]:
+    return [
+        v.mT if name in _MATRICES and not is_zero(v) else v
+        for name, v in zip(names, values, strict=True)
+    ]
 
 
 # ---------------------------------------------------------------------------------- lowering
 
 
-def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Array]:
+def _compute(
+    a: Array, *, outputs: tuple[str, ...], pivoting: bool, transposed: bool
+) -> list[Array]:
+    if transposed:
+        values = _compute(a.mT, outputs=outputs, pivoting=pivoting, transposed=False)
+        return _flip_matrices(outputs, values)
     if 0 in a.shape:
         return _compute_empty(a, outputs=outputs)
     *batch, m, n = a.shape
@@ -75,7 +105,7 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: bool) -> list[Arra
 
 def _compute_empty(a: Array, *, outputs: tuple[str, ...]) -> list[Array]:
     *batch, m, n = a.shape
-    shapes = _results((m, n), outputs=outputs, pivoting=True)
+    shapes = _results((m, n), outputs=outputs, pivoting=True, transposed=False)
 
     def one(name: str, shape: Shape) -> Array:
         if name == "p":
@@ -95,35 +125,58 @@ def _compute_empty(a: Array, *, outputs: tuple[str, ...]) -> list[Array]:
 
 
 def _jvp(
-    primals: tuple[Array], tangents: tuple[Any], *, outputs: tuple[str, ...], pivoting: bool
+    primals: tuple[Array],
+    tangents: tuple[Any],
+    *,
+    outputs: tuple[str, ...],
+    pivoting: bool,
+    transposed: bool,
 ) -> tuple[list[Array], list[Any]]:
     (a,), (da,) = primals, tangents
     packed = not {"q_full", "h", "tau"}.isdisjoint(outputs)
     needed = ("q", "r", "scale", *(("h", "tau") if packed else ()), *(("p",) if pivoting else ()))
     asked = (*outputs, *(name for name in needed if name not in outputs))
-    values = dict(zip(asked, qr_p.bind(a, outputs=asked, pivoting=pivoting), strict=True))
+    found = qr_p.bind(a, outputs=asked, pivoting=pivoting, transposed=transposed)
+    values = dict(zip(asked, found, strict=True))
     primal = [values[name] for name in outputs]
-    found: dict[str, Any] = {
-        name: zero_tangent(values[name]) for name in outputs if name in ("p", "scale")
-    }
-    if is_zero(da) or len(found) == len(outputs):
+    if is_zero(da) or set(outputs) <= {"p", "scale"}:
         return primal, list(map(zero_tangent, primal))
     if pivoting:
-        da = columns(da, values["p"])  # (7.1)
-    q = values["q"]
+        move = rows if transposed else columns
+        da = move(da, values["p"])  # (7.1)
     wanted = ("q", "r") if packed else tuple(name for name in ("q", "r") if name in outputs)
-    thin = qr_jvp_p.bind(q, values["r"], values["scale"], da, outputs=wanted, pivoted=pivoting)
-    found.update(zip(wanted, thin, strict=True))
+    point = (values["q"], values["r"], values["scale"])
+    thin = qr_jvp_p.bind(*point, da, outputs=wanted, pivoted=pivoting, transposed=transposed)
+    known: dict[str, Any] = dict(zip(wanted, thin, strict=True))
+    if packed:
+        known = _packed_tangents(values, known, outputs, transposed)
+    return primal, [known.get(name, zero_tangent(values[name])) for name in outputs]
+
+
+def _packed_tangents(
+    values: dict[str, Array], thin: dict[str, Array], outputs: tuple[str, ...], transposed: bool
+) -> dict[str, Array]:
+    """Tangents of the packed outputs and of complete Q, from those of the thin ones."""
+    if transposed:
+        names = tuple(values)
+        values = dict(zip(names, _flip_matrices(names, list(values.values())), strict=True))
+        thin = {name: x.mT for name, x in thin.items()}
+    found = dict(thin)
+    q, h = values["q"], values["h"]
     if "q_full" in outputs:
-        rest = completion_jvp(q, values["h"], found["q"])
-        found["q_full"] = jnp.concatenate([found["q"], rest], axis=-1)
+        rest = completion_jvp(q, h, thin["q"])
+        found["q_full"] = jnp.concatenate([thin["q"], rest], axis=-1)
     if "h" in outputs or "tau" in outputs:
-        found["h"], found["tau"] = raw_jvp(q, values["h"], values["tau"], found["q"], found["r"])
-    return primal, [found[name] for name in outputs]
+        found["h"], found["tau"] = raw_jvp(q, h, values["tau"], thin["q"], thin["r"])
+    if transposed:
+        names = tuple(found)
+        found = dict(zip(names, _flip_matrices(names, list(found.values())), strict=True))
+    return found
 
 
 # ------------------------------------------------------------------------------ registration
 
 qr_p = make("qr", ranks=(2,), results=_results, body=_compute)
+lower(qr_p, native.computes("jaxqr_qr", _results, (2,), _compute), "cpu", exported=_compute)
 name_outputs(qr_p)
 ad.primitive_jvps[qr_p] = _jvp

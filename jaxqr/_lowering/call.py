@@ -33,9 +33,10 @@ def call(
     batch_ndim: int,
     aliases: dict[int, int] | None = None,
     api_version: int = 4,
+    row_major: bool = False,
     **attributes: Any,
 ) -> list[Array]:
-    """Call `target` on column-major matrices.
+    """Call `target` on matrices.
 
     Args:
         target: the registered name of the custom call.
@@ -45,6 +46,8 @@ def call(
         aliases: results that may overwrite operands, as {operand: result}.
         api_version: 4 for XLA's FFI; 1 for the calls that XLA itself expands, which take no
             layouts and no attributes.
+        row_major: whether the call takes matrices by rows, as XLA has them, and not by columns,
+            as LAPACK does.
         **attributes: scalars passed to the call.
     """
     return call_p.bind(
@@ -54,6 +57,7 @@ def call(
         batch_ndim=batch_ndim,
         aliases=tuple((aliases or {}).items()),
         api_version=api_version,
+        row_major=row_major,
         attributes=tuple(attributes.items()),
     )
 
@@ -77,6 +81,7 @@ def _lower(
     batch_ndim: int,
     aliases: tuple[tuple[int, int], ...],
     api_version: int,
+    row_major: bool,
     attributes: tuple[tuple[str, Any], ...],
     **params: Any,
 ) -> Any:
@@ -85,10 +90,14 @@ def _lower(
     if api_version == 1:
         rule = jax.ffi.ffi_lowering(target, api_version=1, skip_ffi_layout_processing=True)
         return rule(ctx, *operands)
+
+    def layouts(avals: Sequence[ShapedArray]) -> list[tuple[int, ...] | None]:
+        return [None if row_major else _column_major(a, batch_ndim) for a in avals]
+
     rule = jax.ffi.ffi_lowering(
         target,
-        operand_layouts=[_column_major(a, batch_ndim) for a in avals_in],
-        result_layouts=[_column_major(a, batch_ndim) for a in avals_out],
+        operand_layouts=layouts(avals_in),
+        result_layouts=layouts(avals_out),
         operand_output_aliases=dict(aliases),
         extra_attributes=_batch_attributes(batch_ndim, avals_in, avals_out),
     )

@@ -1,0 +1,98 @@
+// Which kernel computes a problem: the one place where shape decides.
+#include <algorithm>
+
+#include "routines.h"
+
+namespace jaxqr {
+namespace {
+
+constexpr long ceil_divide(long x, long y) { return (x + y - 1) / y; }
+
+// Whether one matrix per lane beats one matrix at a time. A group costs the same however many of
+// its lanes are filled, so small batches of larger matrices do not pay; beyond some side the
+// group's matrices leave the cache.
+template <class S>
+bool lanes_pay(long batch, long m, long n) {
+  constexpr long width = kWidth<RealOf<S>>;
+  const long larger = std::max(m, n), smaller = std::min(m, n);
+  if (larger > 160) return smaller <= 4 && larger <= 512 && batch >= width;
+  if (batch == 1) return smaller == 1 && larger <= 16;
+  const long filled = batch / ceil_divide(batch, width);  // matrices in a group, on average
+  if (smaller <= 8) return true;
+  if (larger <= 16) return filled >= 2;
+  return filled >= (larger <= 48 ? 3 : 4);
+}
+
+template <class Problem, class Kernel>
+void one_by_one(const Problem& problem, Pool& pool, Kernel kernel) {
+  for (long b = 0; b < problem.batch; ++b) kernel(problem.slice(b, 1), pool);
+}
+
+// No entries to factor: what is left of the results is an identity.
+template <class S>
+void factor_empty(const QrProblem<S>& problem) {
+  for (long b = 0; b < problem.batch; ++b) {
+    const QrProblem<S> one = problem.slice(b, 1);
+    if (one.scale) *one.scale = 1;
+    for (long j = 0; one.p && j < one.n; ++j) one.p[j] = static_cast<int32_t>(j);
+    if (!one.q_full) continue;
+    std::fill(one.q_full, one.q_full + one.m * one.m, S(0));
+    for (long i = 0; i < one.m; ++i) one.q_full[i * (one.m + 1)] = 1;
+  }
+}
+
+}  // namespace
+
+template <class S>
+void factor(const QrProblem<S>& problem, Pool& pool) {
+  const long m = problem.m, n = problem.n;
+  if (m == 0 || n == 0) return factor_empty(problem);
+  if (lanes_pay<S>(problem.batch, m, n)) return factor_lanes(problem, pool);
+  if (problem.pivoting) return one_by_one(problem, pool, factor_pivoted<S>);
+  const bool tall = m >= n && n <= kTallColumns && (m <= 64 || m >= 16 * n);
+  if (tall && !problem.q_full) return factor_tall(problem, pool);
+  one_by_one(problem, pool, factor_blocked<S>);
+}
+
+template <class S>
+void form(const FormProblem<S>& problem, Pool& pool) {
+  if (problem.m == 0 || problem.n == 0) return;
+  if (lanes_pay<S>(problem.batch, problem.m, problem.n)) return form_lanes(problem, pool);
+  one_by_one(problem, pool, form_blocked<S>);
+}
+
+template <class S>
+void apply(const ApplyProblem<S>& problem, Pool& pool) {
+  if (problem.rows == 0 || problem.cols == 0) return;
+  const long other = problem.left ? problem.cols : problem.rows;
+  if (other <= 160 && lanes_pay<S>(problem.batch, problem.m, problem.k)) {
+    return apply_lanes(problem, pool);
+  }
+  one_by_one(problem, pool, apply_blocked<S>);
+}
+
+template <class S>
+void tangent(const DerivativeProblem<S>& problem, Pool& pool) {
+  const long m = problem.m, n = problem.n;
+  if (m == 0 || n == 0) return;
+  if (lanes_pay<S>(problem.batch, m, n)) return tangent_lanes(problem, pool);
+  one_by_one(problem, pool, tangent_blocked<S>);
+}
+
+template <class S>
+void cotangent(const DerivativeProblem<S>& problem, Pool& pool) {
+  const long m = problem.m, n = problem.n;
+  if (m == 0 || n == 0) return;
+  if (lanes_pay<S>(problem.batch, m, n)) return cotangent_lanes(problem, pool);
+  one_by_one(problem, pool, cotangent_blocked<S>);
+}
+
+#define INSTANTIATE(S)                                              \
+  template void factor<S>(const QrProblem<S>&, Pool&);              \
+  template void form<S>(const FormProblem<S>&, Pool&);              \
+  template void apply<S>(const ApplyProblem<S>&, Pool&);            \
+  template void tangent<S>(const DerivativeProblem<S>&, Pool&);     \
+  template void cotangent<S>(const DerivativeProblem<S>&, Pool&);
+JAXQR_FOR_SCALARS(INSTANTIATE)
+
+}  // namespace jaxqr

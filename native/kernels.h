@@ -1,0 +1,140 @@
+// What the library computes: problems of batches of matrices, as plain pointers.
+//
+// `handlers.cc` checks what XLA passes and fills these in; `dispatch.cc` chooses a kernel by shape;
+// the kernels know nothing of XLA. All arrays of a problem have the same order, all are dense, and
+// the batch is their slowest dimension.
+#pragma once
+
+#include <complex>
+#include <cstdint>
+
+#include "parallel.h"
+#include "simd.h"
+
+namespace jaxqr {
+
+// Whether the entries of a row or those of a column lie side by side. QR of a matrix by columns
+// is LQ of the same memory by rows.
+enum class Order { kRows, kColumns };
+
+// Factor A = Q R, or A P = Q R with pivoting. k = min(m, n). Null results are not wanted.
+template <class S>
+struct QrProblem {
+  long batch, m, n;
+  Order order;
+  bool pivoting;
+  const S* a = nullptr;             // m x n
+  S* q = nullptr;                   // m x k
+  S* q_full = nullptr;              // m x m
+  S* r = nullptr;                   // k x n, zero below the diagonal, its diagonal real
+  S* h = nullptr;                   // m x n: R, and the reflectors' vectors below its diagonal
+  S* tau = nullptr;                 // k: H_i = I - tau_i v_i v_i^H, Q = H_1 ... H_k
+  int32_t* p = nullptr;             // n, counted from 0
+  RealOf<S>* scale = nullptr;       // 1: the power of two that A was multiplied by; NaN if A is not finite
+
+  long k() const { return m < n ? m : n; }
+
+  // The problem of the matrices from `first` on.
+  QrProblem slice(long first, long count) const {
+    QrProblem part = *this;
+    part.batch = count;
+    part.a += first * m * n;
+    if (q) part.q += first * m * k();
+    if (q_full) part.q_full += first * m * m;
+    if (r) part.r += first * k() * n;
+    if (h) part.h += first * m * n;
+    if (tau) part.tau += first * k();
+    if (p) part.p += first * n;
+    if (scale) part.scale += first;
+    return part;
+  }
+};
+
+// Form the leading n columns of Q = H_1 ... H_k, k <= n <= m.
+template <class S>
+struct FormProblem {
+  long batch, m, n, k;
+  Order order;
+  const S* h = nullptr;    // m x n
+  const S* tau = nullptr;  // k
+  S* q = nullptr;          // m x n
+
+  FormProblem slice(long first, long count) const {
+    return {count, m, n, k, order, h + first * m * n, tau + first * k, q + first * m * n};
+  }
+};
+
+// Multiply C by Q = H_1 ... H_k or its adjoint.
+template <class S>
+struct ApplyProblem {
+  long batch, m, k;  // reflectors of m entries
+  long rows, cols;   // of C
+  Order order;
+  bool left, adjoint;
+  const S* h = nullptr;    // m x k
+  const S* tau = nullptr;  // k
+  const S* c = nullptr;    // rows x cols
+  S* out = nullptr;        // rows x cols
+
+  ApplyProblem slice(long first, long count) const {
+    ApplyProblem part = *this;
+    part.batch = count;
+    part.h += first * m * k;
+    part.tau += first * k;
+    part.c += first * rows * cols;
+    part.out += first * rows * cols;
+    return part;
+  }
+};
+
+// The tangent map (dQ, dR) of dA, and its transpose, the cotangent map Abar of (Qbar, Rbar):
+// equations (8.5)-(8.8) of notebooks/derivations.md. JAX pairs cotangents without conjugation:
+// `conjugate` says that Qbar and Rbar come and Abar is wanted conjugated.
+template <class S>
+struct DerivativeProblem {
+  long batch, m, n;
+  Order order;
+  bool pivoted;   // columns that count are the leading run, (8.3)
+  const S* q = nullptr;     // m x k
+  const S* r = nullptr;     // k x n
+  const RealOf<S>* scale = nullptr;
+  // tangent: A in, Q and R out where not null; cotangent: Q and R in where not null, A out
+  S* da = nullptr;  // m x n
+  S* dq = nullptr;  // m x k
+  S* dr = nullptr;  // k x n
+
+  long k() const { return m < n ? m : n; }
+
+  DerivativeProblem slice(long first, long count) const {
+    DerivativeProblem part = *this;
+    part.batch = count;
+    part.q += first * m * k();
+    part.r += first * k() * n;
+    part.scale += first;
+    part.da += first * m * n;
+    if (dq) part.dq += first * m * k();
+    if (dr) part.dr += first * k() * n;
+    return part;
+  }
+};
+
+// The entries, one for each of the four scalar types; dispatch.cc.
+template <class S>
+void factor(const QrProblem<S>& problem, Pool& pool);
+template <class S>
+void form(const FormProblem<S>& problem, Pool& pool);
+template <class S>
+void apply(const ApplyProblem<S>& problem, Pool& pool);
+template <class S>
+void tangent(const DerivativeProblem<S>& problem, Pool& pool);
+template <class S>
+void cotangent(const DerivativeProblem<S>& problem, Pool& pool);
+
+// Instantiate a function template for the four scalar types.
+#define JAXQR_FOR_SCALARS(INSTANTIATE) \
+  INSTANTIATE(float)                   \
+  INSTANTIATE(double)                  \
+  INSTANTIATE(std::complex<float>)     \
+  INSTANTIATE(std::complex<double>)
+
+}  // namespace jaxqr

@@ -1,0 +1,41 @@
+// The kernels that dispatch.cc chooses from. Every one scales matrices whose largest entry is far
+// from 1 by a power of two, makes a matrix with a NaN or an infinity NaN, and hands matrices with
+// columns whose squares leave the range of the type to `factor_lapack`.
+#pragma once
+
+#include "kernels.h"
+
+namespace jaxqr {
+
+// Small matrices, many at a time: lanes_qr.cc, lanes_derivatives.cc.
+template <class S>
+void factor_lanes(const QrProblem<S>& problem, Pool& pool);
+template <class S>
+void form_lanes(const FormProblem<S>& problem, Pool& pool);
+template <class S>
+void apply_lanes(const ApplyProblem<S>& problem, Pool& pool);
+template <class S>
+void tangent_lanes(const DerivativeProblem<S>& problem, Pool& pool);
+template <class S>
+void cotangent_lanes(const DerivativeProblem<S>& problem, Pool& pool);
+
+// Few columns: a panel, or row blocks reduced in a tree; n <= kTallColumns, m >= n; tall.cc.
+constexpr long kTallColumns = 64;
+template <class S>
+void factor_tall(const QrProblem<S>& problem, Pool& pool);
+
+// One matrix of any shape (problem.batch is 1): blocked.cc, pivoted.cc, derivatives.cc.
+template <class S>
+void factor_blocked(const QrProblem<S>& problem, Pool& pool);
+template <class S>
+void factor_pivoted(const QrProblem<S>& problem, Pool& pool);
+template <class S>
+void form_blocked(const FormProblem<S>& problem, Pool& pool);
+template <class S>
+void apply_blocked(const ApplyProblem<S>& problem, Pool& pool);
+template <class S>
+void tangent_blocked(const DerivativeProblem<S>& problem, Pool& pool);
+template <class S>
+void cotangent_blocked(const DerivativeProblem<S>& problem, Pool& pool);
+
+}  // namespace jaxqr
