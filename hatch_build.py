@@ -35,7 +35,7 @@ FLAGS = [
 # The libraries, by the names that the package loads them under; the first runs everywhere.
 INSTRUCTION_SETS = {
     "x86_64": {
-        "baseline": ["-march=x86-64"],
+        "baseline": ["-march=nehalem", "-mtune=generic"],  # jaxlib itself needs more
         "avx2": ["-march=haswell", "-mtune=generic"],
         "avx512": ["-march=skylake-avx512", "-mtune=generic", "-mprefer-vector-width=512"],
     },
@@ -71,13 +71,18 @@ class NativeHook(BuildHookInterface):
 
 
 def build(
-    target: Path = TARGET, extra: tuple[str, ...] = (), only: str | None = None
+    target: Path = TARGET,
+    *,
+    flags: tuple[str, ...] = (),
+    sources: tuple[Path, ...] = (),
+    only: str | None = None,
 ) -> list[Path]:
     """Compile all libraries into `target`.
 
     Args:
         target: the folder of the libraries.
-        extra: more flags for compiler and linker, as of sanitizers.
+        flags: more flags for compiler and linker, as of sanitizers.
+        sources: more files to compile.
         only: the one instruction set to build for.
 
     Returns:
@@ -89,28 +94,30 @@ def build(
     compiler = _compiler()
     machine = platform.machine().lower()
     sets = INSTRUCTION_SETS["x86_64" if machine in ("x86_64", "amd64") else "other"]
-    sets = {name: flags for name, flags in sets.items() if only in (None, name)}
-    include = ["-isystem", _headers()]
-    sources = sorted(SOURCES.glob("*.cc"), key=lambda path: -path.stat().st_size)
+    sets = {name: options for name, options in sets.items() if only in (None, name)}
+    include = [f"-I{SOURCES}", "-isystem", _headers()]
+    # the longest first: they are compiled side by side
+    files = sorted([*SOURCES.glob("*.cc"), *sources], key=lambda path: -path.stat().st_size)
+    link = _runtime(compiler)
+    if platform.system() == "Linux" and not flags:
+        link += ["-s", "-Wl,-z,defs"]
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def compile_one(name: str, source: Path) -> str:
             object_file = f"{scratch}/{name}-{source.stem}.o"
-            flags = [*FLAGS, *sets[name], *extra, *include]
-            _run([*compiler, *flags, "-c", str(source), "-o", object_file])
+            options = [*FLAGS, *sets[name], *flags, *include]
+            _run([*compiler, *options, "-c", str(source), "-o", object_file])
             return object_file
 
-        jobs = {
-            name: [pool.submit(compile_one, name, source) for source in sources] for name in sets
-        }
+        jobs = {name: [pool.submit(compile_one, name, source) for source in files] for name in sets}
         libraries = []
         for name, futures in jobs.items():
             objects = [future.result() for future in futures]
             library = target / f"libjaxqr-{name}.so"
             # built aside and moved: a running process keeps the library that it has loaded
             made = f"{scratch}/{library.name}"
-            _run([*compiler, "-shared", *_runtime(compiler), *extra, *objects, "-o", made])
+            _run([*compiler, "-shared", *link, *flags, *objects, "-o", made])
             beside = library.with_suffix(".new")
             shutil.copy(made, beside)
             beside.replace(library)

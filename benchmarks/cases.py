@@ -11,6 +11,19 @@ Factorization = Literal["qr", "lq", "pivoted"]
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What the time of the fastest peer over that of jaxqr is to reach.
+
+    Attributes:
+      mean: the geometric mean over the cells of the grid.
+      worst: every single cell.
+    """
+
+    mean: float
+    worst: float
+
+
+@dataclass(frozen=True)
 class Work:
     """One kind of computation: a factorization, or the gradient of a loss of its factors."""
 
@@ -32,6 +45,13 @@ WORKS = {
             "pivoted_grad", "pivoted", True, "Pivoted QR, value and gradient of a loss of Q and R"
         ),
     )
+}
+
+AIMS = {
+    "qr": Aim(4.0, 1.1),
+    "qr_grad": Aim(2.5, 1.0),
+    "lq": Aim(4.0, 1.1),
+    "pivoted": Aim(2.0, 1.0),
 }
 
 DTYPES = ("f4", "f8", "c16")
@@ -68,6 +88,11 @@ PIVOTED_SHAPES: tuple[tuple[int, ...], ...] = (
     (64, 4096),
 )
 
+# Their gradients are one matrix program more, which QR's tell of.
+FEW_SHAPES = tuple(shape for shape in PIVOTED_SHAPES if shape != (2048, 2048))
+
+_SHAPES_OF = {"pivoted": PIVOTED_SHAPES, "pivoted_grad": FEW_SHAPES, "lq_grad": FEW_SHAPES}
+
 # One cell for each regime: tiny and small batch, square, tall, wide.
 QUICK = re.compile(
     r"""
@@ -98,6 +123,12 @@ class Cell:
     def __str__(self) -> str:
         return f"{self.work.name}/{self.size}/{self.dtype}"
 
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """Reads what `str` returned."""
+        work, size, dtype = text.split("/")
+        return cls(WORKS[work], tuple(map(int, size.split("x"))), dtype)
+
 
 def grid(
     works: Iterable[str] = tuple(WORKS),
@@ -117,14 +148,9 @@ def grid(
     fixed = None if shapes is None else tuple(shapes)
     dtypes = tuple(dtypes)
 
-    def shapes_of(work: Work) -> tuple[tuple[int, ...], ...]:
-        if fixed is not None:
-            return fixed
-        return PIVOTED_SHAPES if work.factorization == "pivoted" else SHAPES
-
     return [
         Cell(work, shape, dtype)
         for work in map(WORKS.__getitem__, works)
-        for shape in shapes_of(work)
+        for shape in (_SHAPES_OF.get(work.name, SHAPES) if fixed is None else fixed)
         for dtype in dtypes
     ]

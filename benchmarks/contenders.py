@@ -6,8 +6,7 @@ and returns when the result is there. Conversion of the input is not part of the
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -18,6 +17,9 @@ import scipy
 import scipy.linalg
 
 from benchmarks.cases import Cell
+from benchmarks.machine import optional
+
+NAMES = ("jaxqr", "jnp", "torch", "scipy")
 
 Factors = tuple[Any, ...]
 Call = Callable[[], Any]
@@ -68,18 +70,24 @@ class Jax(Contender):
 
     def forward(self, cell: Cell, a: np.ndarray) -> Call:
         """Jits the factorization."""
-        return _jitted(self._functions[cell.work.factorization], a)
+        return jitted(self._functions[cell.work.factorization], a)
 
     def gradient(self, cell: Cell, a: np.ndarray, cotangents: Factors) -> Call:
         """Jits ``value_and_grad``; the cotangents are arguments, so that no constant folds."""
+        return jitted(self.function(cell), a, *cotangents)
+
+    def function(self, cell: Cell) -> Callable[..., Any]:
+        """Returns what is jitted: a function of the input and, for gradients, the cotangents."""
         factor = self._functions[cell.work.factorization]
+        if not cell.work.gradient:
+            return factor
 
         def loss(a: jax.Array, *cotangents: jax.Array) -> jax.Array:
             pairs = zip(cotangents, factor(a), strict=False)  # the pivots have no cotangent
             first, second = (jnp.sum((c.conj() * f).real) for c, f in pairs)
             return first + second
 
-        return _jitted(jax.value_and_grad(loss), a, *cotangents)
+        return jax.value_and_grad(loss)
 
     def slope(self, result: Any) -> np.ndarray:
         """Conjugates: JAX pairs without conjugation, d loss = Re sum(g * da)."""
@@ -157,10 +165,11 @@ class Absent(Contender):
         return "absent"
 
 
-def _jitted(function: Callable[..., Any], *arguments: np.ndarray) -> Call:
+def jitted(function: Callable[..., Any], *arguments: np.ndarray) -> Call:
+    """Returns the call of the jitted function, with the arguments on the device already."""
     on_device = [jax.device_put(x) for x in arguments]
-    jitted = jax.jit(function)
-    return lambda: jax.block_until_ready(jitted(*on_device))
+    compiled = jax.jit(function)
+    return lambda: jax.block_until_ready(compiled(*on_device))
 
 
 def _jnp_lq(a: jax.Array) -> Factors:
@@ -168,19 +177,26 @@ def _jnp_lq(a: jax.Array) -> Factors:
     return r.mT, q.mT
 
 
-def load() -> list[Contender]:
-    """Returns all contenders, jaxqr first."""
+def _jaxqr() -> Contender:
     import jaxqr
 
-    ours = Jax(
-        "jaxqr",
-        jaxqr.__version__,
-        {"qr": jaxqr.qr, "lq": jaxqr.lq, "pivoted": partial(jaxqr.qr, pivoting=True)},
-    )
+    pivoted = partial(jaxqr.qr, pivoting=True)
+    functions = {"qr": jaxqr.qr, "lq": jaxqr.lq, "pivoted": pivoted}
+    return Jax("jaxqr", jaxqr.__version__, functions)
+
+
+def _jnp() -> Contender:
     pivoted = partial(jax.lax.linalg.qr, pivoting=True, full_matrices=False)
-    jnp_ = Jax("jnp", jax.__version__, {"qr": jnp.linalg.qr, "lq": _jnp_lq, "pivoted": pivoted})
-    try:
-        torch: Contender = Torch(importlib.import_module("torch"))
-    except ImportError:
-        torch = Absent("torch", "not installed")
-    return [ours, jnp_, torch, SciPy()]
+    functions = {"qr": jnp.linalg.qr, "lq": _jnp_lq, "pivoted": pivoted}
+    return Jax("jnp", jax.__version__, functions)
+
+
+def _torch() -> Contender:
+    torch = optional("torch")
+    return Absent("torch", "not installed") if torch is None else Torch(torch)
+
+
+def load(names: Iterable[str] = NAMES) -> list[Contender]:
+    """Returns the contenders of these names, by default all, jaxqr first."""
+    makers = dict(zip(NAMES, (_jaxqr, _jnp, _torch, SciPy), strict=True))
+    return [make() for name, make in makers.items() if name in tuple(names)]

@@ -19,6 +19,7 @@ import numpy as np
 import scipy
 
 from benchmarks.timing import Neighbours
+from jaxqr._lowering import native
 
 # Variables that change how fast a contender runs.
 _TUNING = re.compile(r"(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|XLA|JAX|JAXQR|MALLOC)_\w+")
@@ -44,8 +45,17 @@ def describe(contenders: Iterable[Any]) -> dict[str, str]:
         "processor": f"{processor()}, {os.cpu_count()} processors, {platform.system()}",
         "device": ", ".join(sorted({device.device_kind for device in jax.devices()})),
         "BLAS": _blas(),
+        "jaxqr runs": native.status(),
         "environment": ", ".join(f"{name}={os.environ[name]}" for name in tuning) or "untuned",
     } | ({"warning": "; ".join(warnings())} if warnings() else {})
+
+
+def optional(module: str) -> Any | None:
+    """Imports a module; None where it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
 
 
 def processor() -> str:
@@ -81,11 +91,7 @@ def _blas() -> str:
         built: Any = module.show_config(mode="dicts")
         blas = built["Build Dependencies"]["blas"]
         parts.append(f"{module.__name__} {blas['name']} {blas['version']}")
-    try:
-        torch = importlib.import_module("torch")
-    except ImportError:
-        pass
-    else:
+    if (torch := optional("torch")) is not None:
         built_with = re.search(r"BLAS_INFO=(\w+)", torch.__config__.show())
         name = built_with[1] if built_with else "unknown BLAS"
         parts.append(f"torch {name}, {torch.get_num_threads()} threads")
@@ -95,10 +101,8 @@ def _blas() -> str:
 
 def _kernels() -> list[str]:
     """The kernels chosen at run time, where threadpoolctl is there to ask."""
-    try:
-        pools = importlib.import_module("threadpoolctl").threadpool_info()
-    except ImportError:
-        return []
+    control = optional("threadpoolctl")
+    pools = [] if control is None else control.threadpool_info()
     return [
         f"{pool['internal_api']} {pool['version']} {pool.get('architecture', '')}"
         f" {pool['num_threads']} threads"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,13 @@ from typing import Any
 import jax
 
 from benchmarks import contenders as contenders_
-from benchmarks.cases import WORKS, Cell, grid
+from benchmarks.cases import Cell, grid
+from benchmarks.ceilings import memory_floor
 from benchmarks.checks import Problem, WrongAnswerError
 from benchmarks.contenders import Contender
-from benchmarks.timing import Block, Call, Neighbours, Schedule, take_turns
+from benchmarks.timing import Block, Call, Neighbours, Schedule, take_turns, typical
+
+_FLOOR = "memory floor"
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Result:
     @property
     def seconds(self) -> float | None:
         """Median over the rounds of the median call."""
-        return statistics.median(block.median for block in self.blocks) if self.blocks else None
+        return typical(self.blocks)
 
 
 @dataclass
@@ -48,11 +50,13 @@ class Row:
       cell: the cell.
       results: by name of the contender.
       foreign: processors busy with something else meanwhile; None if unknown.
+      floor: seconds to read the input and write the factors once; None where nobody asks.
     """
 
     cell: Cell
     results: dict[str, Result]
     foreign: float | None
+    floor: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the row as JSON can hold it."""
@@ -61,13 +65,11 @@ class Row:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> Row:
         """Restores a row from what `as_dict` returned."""
-        work, size, dtype = saved["cell"].split("/")
         results = {
             name: Result(**{**result, "blocks": [Block(**block) for block in result["blocks"]]})
             for name, result in saved["results"].items()
         }
-        cell = Cell(WORKS[work], tuple(map(int, size.split("x"))), dtype)
-        return cls(cell, results, saved["foreign"])
+        return cls(Cell.parse(saved["cell"]), results, saved["foreign"], saved.get("floor"))
 
 
 def run(
@@ -127,11 +129,15 @@ def _row(cell: Cell, contenders: Sequence[Contender], schedule: Schedule) -> Row
         results[contender.name], call = _admit(contender, cell, problem)
         if call is not None:
             calls[contender.name] = call
+    if calls and (touch := memory_floor(cell, problem.a)) is not None:
+        calls[_FLOOR] = touch
     neighbours = Neighbours()
-    for name, blocks in take_turns(calls, schedule).items():
-        results[name].blocks = blocks
-    timed = any(result.blocks for result in results.values())
-    return Row(cell, results, neighbours.processors() if timed else None)
+    blocks = take_turns(calls, schedule)
+    foreign = neighbours.processors() if any(blocks.values()) else None
+    floor = typical(blocks.pop(_FLOOR, []))
+    for name in blocks:
+        results[name].blocks = blocks[name]
+    return Row(cell, results, foreign, floor)
 
 
 def _admit(contender: Contender, cell: Cell, problem: Problem) -> tuple[Result, Call | None]:

@@ -2,7 +2,8 @@
 
 Contenders share one process and disturb one another: the BLAS threads of one go on spinning for
 some time after a call. So each contender gets a block of consecutive calls, a pause before it lets
-the machine come to rest, and the blocks take turns, so that a slow minute hits all alike.
+the machine come to rest, calls that do not count refill the caches and wake the threads, and the
+blocks take turns, so that a slow minute hits all alike.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import gc
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Call = Callable[[], Any]
+
+# How often to look whether threads still spin, in seconds, and the processors that one would take.
+_SLICE = 0.025
+_SPINNING = 0.3
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,15 @@ class Schedule:
     Attributes:
       rounds: blocks for each contender.
       block: seconds that a block should take.
-      pause: seconds of rest before each block.
-      least: calls in a block, however long they take.
+      pause: seconds of rest before each block at most; it ends when no thread spins any more.
+      warmup: seconds of calls before each block that do not count.
+      least: calls in a block, unless a single one fills it.
     """
 
     rounds: int = 3
-    block: float = 0.3
-    pause: float = 0.25
+    block: float = 0.2
+    pause: float = 0.5
+    warmup: float = 0.02
     least: int = 3
 
 
@@ -56,29 +63,52 @@ def take_turns(calls: Mapping[str, Call], schedule: Schedule) -> dict[str, list[
     Returns:
       For each name its blocks, one a round.
     """
-    counts = {name: _count(call, schedule) for name, call in calls.items()}
+    counts = {name: _count(call, schedule) for name, call in calls.items()} if schedule.rounds else {}
     blocks: dict[str, list[Block]] = {name: [] for name in calls}
     names = list(calls)
     for turn in range(schedule.rounds):
         # Another one begins each round, so that nobody always runs behind the same neighbour.
         first = turn % max(len(names), 1)
         for name in names[first:] + names[:first]:
-            time.sleep(schedule.pause)
-            blocks[name].append(_block(calls[name], counts[name]))
+            rest(schedule.pause)
+            blocks[name].append(_block(calls[name], counts[name], schedule.warmup))
     return blocks
+
+
+def typical(blocks: Sequence[Block]) -> float | None:
+    """The median over the rounds of the median call; None without blocks."""
+    return statistics.median(block.median for block in blocks) if blocks else None
+
+
+def rest(longest: float) -> None:
+    """Sleeps until no thread of this process spins any more, for `longest` seconds at most."""
+    end = time.perf_counter() + longest
+    while (begin := time.perf_counter()) < end:
+        spent = time.process_time()
+        time.sleep(_SLICE)
+        if time.process_time() - spent < _SPINNING * (time.perf_counter() - begin):
+            return
 
 
 def _count(call: Call, schedule: Schedule) -> int:
     """The number of calls that fill a block."""
-    seconds = min(_seconds(call) for _ in range(2))
-    return max(schedule.least, round(schedule.block / seconds))
+    rest(schedule.pause)
+    seconds = seconds(call)
+    if seconds >= schedule.block:
+        return 1
+    return max(schedule.least, round(schedule.block / min(seconds, seconds(call))))
 
 
-def _block(call: Call, count: int) -> Block:
+def _block(call: Call, count: int, warmup: float) -> Block:
+    # A call that fills a block by itself warms up within it.
+    if count > 1:
+        end = time.perf_counter() + warmup
+        while time.perf_counter() < end:
+            call()
     gc.collect()
     gc.disable()
     try:
-        seconds = [_seconds(call) for _ in range(count)]
+        seconds = [seconds(call) for _ in range(count)]
     finally:
         gc.enable()
     return Block(statistics.median(seconds), min(seconds), max(seconds), count)

@@ -22,6 +22,7 @@ from jax import Array
 
 import jaxqr
 from jaxqr._householder import ROUTINES
+from jaxqr._lowering import native
 
 RATIO_LIMIT = 30.0  # the threshold of LAPACK's own tests
 GRADIENT_LIMIT = 1e-5
@@ -132,8 +133,9 @@ def print_lowerings() -> None:
     for routine, use in users.items():
         providers = ROUTINES[routine][1]
         names = [getattr(providers.get(p), "name", "portable") for p in platforms]
+        names[0] = "own kernels" if native.available() else names[0]
         rows.append([use, routine, *names])
-    print()
+    print(f"on the CPU: {native.status()}\n")
     print_table(rows)
 
 

@@ -66,11 +66,9 @@ def _results(
 _MATRICES = ("q", "q_full", "r", "h")
 
 
-def _flip_matrices(names: tuple[str, ...], values: list[Any]) -> list[Any]:
-    return [
-        v.mT if name in _MATRICES and not is_zero(v) else v
-        for name, v in zip(names, values, strict=True)
-    ]
+def _flipped(values: dict[str, Array]) -> dict[str, Array]:
+    """The outputs of the transposed problem."""
+    return {name: x.mT if name in _MATRICES else x for name, x in values.items()}
 
 
 # ---------------------------------------------------------------------------------- lowering
@@ -80,8 +78,8 @@ def _compute(
     a: Array, *, outputs: tuple[str, ...], pivoting: bool, transposed: bool
 ) -> list[Array]:
     if transposed:
-        values = _compute(a.mT, outputs=outputs, pivoting=pivoting, transposed=False)
-        return _flip_matrices(outputs, values)
+        plain = _compute(a.mT, outputs=outputs, pivoting=pivoting, transposed=False)
+        return list(_flipped(dict(zip(outputs, plain, strict=True))).values())
     if 0 in a.shape:
         return _compute_empty(a, outputs=outputs)
     *batch, m, n = a.shape
@@ -158,9 +156,7 @@ def _packed_tangents(
 ) -> dict[str, Array]:
     """Tangents of the packed outputs and of complete Q, from those of the thin ones."""
     if transposed:
-        names = tuple(values)
-        values = dict(zip(names, _flip_matrices(names, list(values.values())), strict=True))
-        thin = {name: x.mT for name, x in thin.items()}
+        values, thin = _flipped(values), _flipped(thin)
     found = dict(thin)
     q, h = values["q"], values["h"]
     if "q_full" in outputs:
@@ -168,10 +164,7 @@ def _packed_tangents(
         found["q_full"] = jnp.concatenate([thin["q"], rest], axis=-1)
     if "h" in outputs or "tau" in outputs:
         found["h"], found["tau"] = raw_jvp(q, h, values["tau"], thin["q"], thin["r"])
-    if transposed:
-        names = tuple(found)
-        found = dict(zip(names, _flip_matrices(names, list(found.values())), strict=True))
-    return found
+    return _flipped(found) if transposed else found
 
 
 # ------------------------------------------------------------------------------ registration

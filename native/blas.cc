@@ -2,9 +2,8 @@
 #include "blas.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
+#include "range.h"
 #include "workspace.h"
 
 namespace jaxqr {
@@ -52,25 +51,6 @@ void geqp3(int m, int n, S* a, int* jpvt, S* tau, S* work, int length) {
   }
 }
 
-// The power of two that brings the largest entry near 1, where it is far from it.
-template <class S>
-RealOf<S> scale_for(const S* a, long count) {
-  using T = RealOf<S>;
-  const T* parts = reinterpret_cast<const T*>(a);
-  T largest = 0;
-  for (long i = 0; i < count * kParts<S>; ++i) {
-    const T size = std::abs(parts[i]);
-    if (!(size <= std::numeric_limits<T>::max())) return std::numeric_limits<T>::quiet_NaN();
-    largest = std::max(largest, size);
-  }
-  constexpr int ends = sizeof(T) == 8 ? 200 : 20;
-  int exponent;
-  std::frexp(largest, &exponent);
-  if (largest == 0 || std::abs(exponent) < ends) return 1;
-  constexpr int most = std::numeric_limits<T>::max_exponent - 2;
-  return std::ldexp(T(1), std::max(-most, std::min(most, -exponent)));
-}
-
 // Fill the results of one matrix from the packed factorization `h` in LAPACK's order.
 template <class S>
 void write(const QrProblem<S>& to, View<S> h, const S* tau, RealOf<S> scale) {
@@ -106,7 +86,9 @@ void factor_one(const QrProblem<S>& problem, const S* a) {
   int* jpvt = workspace.take<int>(n);
   View<S> h = dense(factored, m, n, Order::kColumns);
   View<S> from = dense(const_cast<S*>(a), m, n, problem.order);
-  const RealOf<S> scale = scale_for(a, long(m) * n);
+  const RealOf<S> scale = scale_for(
+      largest_magnitude(reinterpret_cast<const RealOf<S>*>(a), long(m) * n * kParts<S>));
+  if (scale != scale) return fill_nan(problem);
   for (long j = 0; j < n; ++j) {
     for (long i = 0; i < m; ++i) h(i, j) = from(i, j) * scale;
   }

@@ -3,8 +3,10 @@
 Every module holds functions of arrays named as LAPACK's routines. They know nothing of the
 primitives; ``_householder`` registers them.
 
+- ``native``: the package's own kernels for the CPU, where they were built; they compute whole
+  factorizations and derivatives. ``routines`` finds the BLAS that they call.
 - ``library``: jaxlib's custom calls to LAPACK (CPU), cuSOLVER (CUDA), hipSOLVER (ROCm).
 - ``xla``: XLA's own ``Qr`` (TPU).
 - ``portable``: Householder's method in plain HLO (anything else, and pivoting off the CPU).
-- ``call``: the one way in which the first two emit a custom call.
+- ``call``: the one way in which they emit a custom call.
 """

@@ -14,9 +14,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from jaxqr._lowering import routines
 from jaxqr._lowering.call import Result, call
 
 FOLDER = Path(__file__).parent.parent / "_native"
@@ -58,13 +58,17 @@ def computes(
         cores = results(*(x.shape[batch_ndim:] for x in operands), **params)
         dtype = operands[0].dtype
         dtypes = {None: dtype, "real": jnp.finfo(dtype).dtype}
+        attributes: dict[str, Any] = {
+            name: ",".join(value) if isinstance(value, tuple) else value
+            for name, value in params.items()
+        }
         return call(
             target,
             operands,
             [Result((*batch, *shape), dtypes.get(kind, kind)) for shape, kind in cores],
             batch_ndim=batch_ndim,
             row_major=True,
-            **{k: ",".join(v) if isinstance(v, tuple) else v for k, v in params.items()},
+            **attributes,
         )
 
     return body
@@ -79,7 +83,7 @@ def _load() -> tuple[str | None, str]:
     try:
         name = _choose()
         library = ctypes.CDLL(str(_path(name)))
-        library.jaxqr_set_routines(_routines())
+        library.jaxqr_set_routines(routines.addresses())
         for target in TARGETS:
             handler = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")
@@ -104,26 +108,6 @@ def _choose() -> str:
     if wanted not in INSTRUCTION_SETS[: best + 1]:
         raise OSError(f"JAXQR_INSTRUCTION_SET={wanted} is none of {INSTRUCTION_SETS[: best + 1]}")
     return wanted
-
-
-def _routines() -> ctypes.Array:
-    """Addresses of SciPy's BLAS and LAPACK, in the order that the library takes them."""
-    from scipy.linalg import cython_blas, cython_lapack  # slow: hence here and not on import
-
-    table = {**cython_blas.__pyx_capi__, **cython_lapack.__pyx_capi__}
-    name_of, pointer_of = (
-        ctypes.pythonapi.PyCapsule_GetName,
-        ctypes.pythonapi.PyCapsule_GetPointer,
-    )
-    name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    names = [
-        f"{letter}{routine}"
-        for letter in "sdcz"
-        for routine in ("gemm", "trsm", "geqrf", "orgqr" if letter in "sd" else "ungqr", "geqp3")
-    ]
-    addresses = [pointer_of(table[name], name_of(table[name])) for name in names]
-    return (ctypes.c_void_p * len(addresses))(*addresses)
 
 
 if os.environ.get("JAXQR_NATIVE", "") == "require":

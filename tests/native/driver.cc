@@ -1,0 +1,111 @@
+// The kernels without XLA: plain functions that a test calls, on a pool of threads of its own.
+#include <thread>
+#include <vector>
+
+#include "kernels.h"
+
+namespace jaxqr {
+namespace {
+
+class Threads : public Pool {
+ public:
+  ~Threads() override {
+    for (std::thread& thread : started_) thread.join();
+  }
+  long threads() const override { return 3; }
+  void schedule(std::function<void()> task) override { started_.emplace_back(std::move(task)); }
+
+ private:
+  std::vector<std::thread> started_;
+};
+
+// Call body(S{}) for the scalar type that the letter of NumPy's dtype names.
+template <class Body>
+void for_letter(char letter, Body body) {
+  switch (letter) {
+    case 'f':
+      return body(float{});
+    case 'd':
+      return body(double{});
+    case 'F':
+      return body(std::complex<float>{});
+    case 'D':
+      return body(std::complex<double>{});
+  }
+}
+
+Order order_of(bool transposed) { return transposed ? Order::kColumns : Order::kRows; }
+
+}  // namespace
+}  // namespace jaxqr
+
+using namespace jaxqr;
+#pragma GCC visibility push(default)
+
+extern "C" void test_factor(char letter, long batch, long m, long n, bool transposed,
+                            bool pivoting, const void* a, void* q, void* q_full, void* r, void* h,
+                            void* tau, int32_t* p, void* scale) {
+  for_letter(letter, [&](auto scalar) {
+    using S = decltype(scalar);
+    QrProblem<S> problem{batch, m, n, order_of(transposed), pivoting};
+    problem.a = static_cast<const S*>(a);
+    problem.q = static_cast<S*>(q);
+    problem.q_full = static_cast<S*>(q_full);
+    problem.r = static_cast<S*>(r);
+    problem.h = static_cast<S*>(h);
+    problem.tau = static_cast<S*>(tau);
+    problem.p = p;
+    problem.scale = static_cast<RealOf<S>*>(scale);
+    Threads pool;
+    factor(problem, pool);
+  });
+}
+
+extern "C" void test_form(char letter, long batch, long m, long n, long k, const void* h,
+                          const void* tau, void* q) {
+  for_letter(letter, [&](auto scalar) {
+    using S = decltype(scalar);
+    FormProblem<S> problem{batch, m, n, k, Order::kRows};
+    problem.h = static_cast<const S*>(h);
+    problem.tau = static_cast<const S*>(tau);
+    problem.q = static_cast<S*>(q);
+    Threads pool;
+    form(problem, pool);
+  });
+}
+
+extern "C" void test_apply(char letter, long batch, long m, long k, long rows, long cols,
+                           bool left, bool adjoint, const void* h, const void* tau, const void* c,
+                           void* out) {
+  for_letter(letter, [&](auto scalar) {
+    using S = decltype(scalar);
+    ApplyProblem<S> problem{batch, m, k, rows, cols, Order::kRows, left, adjoint};
+    problem.h = static_cast<const S*>(h);
+    problem.tau = static_cast<const S*>(tau);
+    problem.c = static_cast<const S*>(c);
+    problem.out = static_cast<S*>(out);
+    Threads pool;
+    jaxqr::apply(problem, pool);
+  });
+}
+
+extern "C" void test_derivative(char letter, long batch, long m, long n, bool transposed,
+                                bool pivoted, bool forward, const void* q, const void* r,
+                                const void* scale, void* da, void* dq, void* dr) {
+  for_letter(letter, [&](auto scalar) {
+    using S = decltype(scalar);
+    DerivativeProblem<S> problem{batch, m, n, order_of(transposed), pivoted};
+    problem.q = static_cast<const S*>(q);
+    problem.r = static_cast<const S*>(r);
+    problem.scale = static_cast<const RealOf<S>*>(scale);
+    problem.da = static_cast<S*>(da);
+    problem.dq = static_cast<S*>(dq);
+    problem.dr = static_cast<S*>(dr);
+    Threads pool;
+    if (forward) {
+      tangent(problem, pool);
+    } else {
+      cotangent(problem, pool);
+    }
+  });
+}

@@ -1,0 +1,349 @@
+"""Random problems for the kernels, judged by LAPACK and by the plain rules: run as a script.
+
+    python random_cases.py LIBRARY CASES SECONDS
+
+LIBRARY is the kernels with driver.cc. The seed is fixed, so a case that fails can be had again.
+Exits with 1 at the first law that does not hold; a sanitizer ends the process by itself. JAX is
+not imported: the sanitizers would have to live with its libraries.
+"""
+
+import ctypes
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import scipy.linalg
+
+LIMIT = 30  # the threshold of LAPACK's test suite
+LETTERS = "fdFD"
+
+
+def main() -> int:
+    path, cases, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    library = Library(path)
+    start, done = time.monotonic(), 0
+    for seed in range(cases):
+        if time.monotonic() - start > seconds:
+            print(f"time limit after {done} cases")
+            return 1
+        rng = np.random.default_rng(seed)
+        case = rng.choice(CASES, p=WEIGHTS)
+        try:
+            case(library, rng)
+        except AssertionError:
+            print(f"seed {seed}, {case.__name__}")
+            raise
+        done += 1
+    print(f"{done} cases in {time.monotonic() - start:.1f} s")
+    return 0
+
+
+# ------------------------------------------------------------------------- the library
+
+
+class Library:
+    """The kernels' plain functions, on NumPy's arrays."""
+
+    def __init__(self, path):
+        # by its path: importing the package would import JAX
+        file = Path(__file__).parents[2] / "jaxqr" / "_lowering" / "routines.py"
+        spec = importlib.util.spec_from_file_location("routines", file)
+        routines = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(routines)
+        self.library = ctypes.CDLL(path)
+        self.library.jaxqr_set_routines(routines.addresses())
+
+    def factor(self, a, outputs, *, transposed, pivoting):
+        """`a` has the order of `transposed`: its matrices are the transposes of A."""
+        *_, m, n = a.shape if not transposed else (*a.shape[:-2], *a.shape[:-3:-1])
+        k = min(m, n)
+        shapes = {"q": (m, k), "q_full": (m, m), "r": (k, n), "h": (m, n)}
+        results = {}
+        for name in outputs:
+            if name in shapes:
+                shape = shapes[name][::-1] if transposed else shapes[name]
+                results[name] = np.full((len(a), *shape), 77, a.dtype)
+            elif name == "tau":
+                results[name] = np.full((len(a), k), 77, a.dtype)
+            elif name == "p":
+                results[name] = np.full((len(a), n), 77, np.int32)
+            else:
+                results[name] = np.full((len(a),), 77, a.real.dtype)
+        names = ("q", "q_full", "r", "h", "tau", "p", "scale")
+        self.library.test_factor(
+            *self._head(a, m, n),
+            ctypes.c_bool(transposed),
+            ctypes.c_bool(pivoting),
+            *map(pointer, [a, *(results.get(name) for name in names)]),
+        )
+        if transposed:
+            flip = shapes.keys() & results.keys()
+            results.update((name, np.swapaxes(results[name], -1, -2)) for name in flip)
+        return results
+
+    def form(self, h, tau):
+        q = np.full_like(h, 77)
+        sizes = (*h.shape[1:], tau.shape[1])
+        self.library.test_form(*self._head(h, *sizes), *map(pointer, (h, tau, q)))
+        return q
+
+    def apply(self, h, tau, c, *, left, adjoint):
+        out = np.full_like(c, 77)
+        sizes = (*h.shape[1:], *c.shape[1:])
+        flags = map(ctypes.c_bool, (left, adjoint))
+        self.library.test_apply(*self._head(h, *sizes), *flags, *map(pointer, (h, tau, c, out)))
+        return out
+
+    def derivative(self, q, r, scale, da, dq, dr, *, transposed, pivoted, forward):
+        m, n = q.shape[-1 if transposed else -2], r.shape[-2 if transposed else -1]
+        flags = map(ctypes.c_bool, (transposed, pivoted, forward))
+        self.library.test_derivative(
+            *self._head(q, m, n), *flags, *map(pointer, (q, r, scale, da, dq, dr))
+        )
+
+    def _head(self, a, *sizes):
+        return ctypes.c_char(a.dtype.char.encode()), *map(ctypes.c_long, (len(a), *sizes))
+
+
+def pointer(x):
+    """The address of a dense array; null for None."""
+    assert x is None or x.flags.c_contiguous
+    return ctypes.c_void_p(None if x is None else x.ctypes.data)
+
+
+# ------------------------------------------------------------------------- random matrices
+
+
+def problem(rng):
+    """A dtype, a batch size and a shape: mostly small, now and then what blocked kernels see."""
+    letter = LETTERS[rng.integers(4)]
+    kind = rng.random()
+    if kind < 0.75:
+        batch, m, n = rng.integers(1, 70), *rng.integers(1, 12, 2)
+    elif kind < 0.9:
+        batch, m, n = rng.integers(1, 20), *rng.integers(1, 45, 2)
+    elif kind < 0.97:
+        batch, m, n = rng.integers(1, 3), *rng.integers(1, 200, 2)
+    else:
+        batch, m, n = 1, *((rng.integers(500, 6000), rng.integers(1, 20))[:: rng.choice((1, -1))])
+    return np.dtype(letter), int(batch), int(m), int(n)
+
+
+def normal(rng, shape, dtype):
+    x = rng.standard_normal(shape)
+    return (x + 1j * rng.standard_normal(shape) if dtype.kind == "c" else x).astype(dtype)
+
+
+def matrices(rng, dtype, batch, m, n):
+    """Mostly regular matrices; some that are deficient, sparse, graded, huge or tiny."""
+    a = normal(rng, (batch, m, n), dtype)
+    kind = rng.random()
+    ends = 250 if dtype.char in "dD" else 30
+    if kind < 0.1:  # rank loss
+        left, right = normal(rng, (batch, m, 2), dtype), normal(rng, (batch, 2, n), dtype)
+        a = left @ right
+    elif kind < 0.2:  # zero columns, zero rows
+        a = a * (rng.random((batch, 1, n)) < 0.7) * (rng.random((batch, m, 1)) < 0.7)
+    elif kind < 0.25:
+        a = np.round(a / 2)
+    elif kind < 0.32:
+        a = a * 10.0 ** rng.integers(-ends, ends)
+    elif kind < 0.37:  # columns, or rows, far apart
+        steps = 10.0 ** rng.integers(-ends, 1, (batch, 1, n))
+        a = a * (steps if rng.random() < 0.5 else 10.0 ** rng.integers(-ends, 1, (batch, m, 1)))
+    return np.ascontiguousarray(a.astype(dtype)), kind >= 0.37
+
+
+# ------------------------------------------------------------------------------- the laws
+
+
+def norm(x):
+    return np.abs(x).sum(axis=-2).max(axis=-1)
+
+
+def adjoint(x):
+    return np.conj(np.swapaxes(x, -1, -2))
+
+
+def assert_orthonormal(q, eps):
+    wide = q.astype(np.result_type(q.dtype, np.float64))
+    error = norm(adjoint(wide) @ wide - np.eye(q.shape[-1]))
+    assert np.max(error / (q.shape[-2] * eps)) < LIMIT, "orthogonality"
+
+
+def assert_product(a, product, info):
+    wide = np.result_type(a.dtype, np.float64)
+    error, size = norm(a.astype(wide) - product), norm(a.astype(wide))
+    unit = max(a.shape[-2:]) * (size * float(info.eps) + float(info.tiny))
+    assert np.max(error / unit) < LIMIT, "residual"
+
+
+def assert_close(x, y, size, eps, what):
+    scale = np.maximum(np.max(np.abs(y), axis=tuple(range(1, y.ndim)), keepdims=True), 1e-300)
+    assert np.max(np.abs(x - y) / scale) < 100 * size * eps, what
+
+
+def factorization(library, rng):
+    dtype, batch, m, n = problem(rng)
+    info, transposed, pivoting = np.finfo(dtype), rng.random() < 0.5, rng.random() < 0.3
+    a, regular = matrices(rng, dtype, batch, m, n)
+    names = ["q", "r", "h", "tau", "scale"] + ["p"] * pivoting + ["q_full"] * (m > n)
+    chosen = names if rng.random() < 0.5 else [x for x in names if rng.random() < 0.5]
+    memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
+    before = memory.copy()
+    out = library.factor(memory, chosen, transposed=transposed, pivoting=pivoting)
+    assert np.array_equal(memory, before), "the input was written"
+    if "scale" in out:
+        assert np.all(np.frexp(out["scale"])[0] == 0.5), "scale is no power of two"
+    wide = np.result_type(dtype, np.float64)
+    if "p" in out:
+        assert np.array_equal(np.sort(out["p"]), np.tile(np.arange(n), (batch, 1))), "permutation"
+        a = np.take_along_axis(a, out["p"][:, None, :], -1)
+    elif pivoting:
+        regular = False  # nothing to compare with
+    q = out.get("q", out.get("q_full", np.empty(0))[..., : min(m, n)])
+    for name in out.keys() & {"q", "q_full"}:
+        assert_orthonormal(out[name], info.eps)
+    if "r" in out:
+        r = out["r"]
+        assert np.all(np.tril(r, -1) == 0), "R is not triangular"
+        assert np.all(np.diagonal(r, axis1=-2, axis2=-1).imag == 0), "dg(R) is not real"
+        if ("p" in out or not pivoting) and q.size:
+            assert_product(a, q.astype(wide) @ r.astype(wide), info)
+    if regular and ("p" in out or not pivoting):
+        check_against_lapack(a[0], {name: x[0] for name, x in out.items()}, info)
+
+
+def check_against_lapack(a, out, info):
+    """Entry for entry: signs, reflectors and all. `a` has its columns permuted already."""
+    geqrf = scipy.linalg.get_lapack_funcs("geqrf", (a,))
+    h, tau, _, _ = geqrf(a)
+    m, n = a.shape
+    condition = np.linalg.cond(a[:, : min(m, n)].astype(np.result_type(a.dtype, np.float64)))
+    tolerance = 100 * max(m, n) * float(info.eps) * condition
+    want = {"h": h, "tau": tau, "r": np.triu(h[: min(m, n)])}
+    for name in want.keys() & out.keys():
+        size = np.max(np.abs(want[name]))
+        error = np.max(np.abs(out[name] - want[name]))
+        assert error <= tolerance * max(size, 1), f"{name} is not LAPACK's: {error}"
+
+
+def pivots(library, rng):
+    """The pivots are geqp3's, where no two columns come near each other."""
+    dtype, batch, m, n = problem(rng)
+    a = (normal(rng, (batch, m, n), dtype) * 1.5 ** (rng.permutation(n) % 40)).astype(dtype)
+    transposed = rng.random() < 0.5
+    memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
+    out = library.factor(memory, ["r", "p"], transposed=transposed, pivoting=True)
+    sizes = np.abs(np.diagonal(out["r"], axis1=-2, axis2=-1))
+    assert np.all(sizes[:, 1:] <= sizes[:, :-1] * (1 + 100 * np.finfo(dtype).eps)), "order"
+    geqp3 = scipy.linalg.get_lapack_funcs("geqp3", (a,))
+    h, jpvt, _, _, _ = geqp3(a[0])
+    k = min(m, n)
+    gaps = np.abs(np.diagonal(h)[:k])
+    if k > 1 and np.min(gaps[:-1] - gaps[1:]) > 1e-2 * gaps[0]:
+        assert np.array_equal(out["p"][0][:k], jpvt[:k] - 1), "pivots"
+
+
+def reflectors(library, rng):
+    """Forming and applying Q agree with the product of the reflectors, given one by one."""
+    dtype, batch, m, n = problem(rng)
+    m, n = max(m, n), min(m, n)
+    if m > 300:
+        m = 300
+    k = int(rng.integers(0, n + 1))
+    eps = np.finfo(dtype).eps
+    h = normal(rng, (batch, m, n), dtype) / dtype.type(np.sqrt(m))
+    tau = normal(rng, (batch, k), dtype)
+    q = np.broadcast_to(np.eye(m, dtype=np.result_type(dtype, np.float64)), (batch, m, m)).copy()
+    for i in range(k):
+        v = np.zeros((batch, m, 1), q.dtype)
+        v[:, i + 1 :, 0] = h[:, i + 1 :, i]
+        v[:, i] = 1
+        q -= tau[:, i, None, None] * (q @ v) @ adjoint(v)
+    size = 10 * m * max(1, norm(q).max())
+    assert_close(library.form(h, tau), q[:, :, :n], size, eps, "form")
+    left, adjoint_ = rng.random() < 0.5, rng.random() < 0.5
+    s = int(rng.integers(1, 30))
+    c = normal(rng, (batch, m, s) if left else (batch, s, m), dtype)
+    factor = adjoint(q) if adjoint_ else q
+    want = factor @ c if left else c @ factor
+    vectors = np.ascontiguousarray(h[:, :, :k])
+    got = library.apply(vectors, tau, c, left=left, adjoint=adjoint_)
+    assert_close(got, want, size, eps, "apply")
+
+
+def derivatives(library, rng):
+    """The tangent solves its equations, and the cotangent is its transpose."""
+    dtype, batch, m, n = problem(rng)
+    if max(m, n) > 300:
+        batch, m, n = 1, min(m, 2000), min(n, 300)
+    k, transposed = min(m, n), rng.random() < 0.5
+    eps = np.finfo(dtype).eps
+    wide = np.result_type(dtype, np.float64)
+    # a well-conditioned point: its derivative is known well
+    q, r = np.linalg.qr(normal(rng, (batch, m, n), np.dtype(wide)))
+    signs = np.sign(np.diagonal(r, axis1=-2, axis2=-1).real)[..., None]
+    r = r / np.sqrt(m + n) + np.concatenate([np.eye(k) * signs, np.zeros((k, n - k))], axis=1)
+    r = np.triu(r)
+    exponent = int(rng.choice((0, 0, 10)))
+    scale = np.full((batch,), 2.0**-exponent, np.finfo(dtype).dtype)
+    q, r = q.astype(dtype), (r * 2.0**exponent).astype(dtype)
+    da, qbar = normal(rng, (batch, m, n), dtype), normal(rng, (batch, m, k), dtype)
+    rbar = normal(rng, (batch, k, n), dtype)
+    dq, dr, abar = np.full_like(q, 77), np.full_like(r, 77), np.full_like(da, 77)
+    flip = (lambda x: np.ascontiguousarray(np.swapaxes(x, -1, -2))) if transposed else (lambda x: x)
+    wants_q, wants_r = [(True, True), (True, False), (False, True)][rng.integers(3)]
+    options = {"transposed": transposed, "pivoted": bool(rng.random() < 0.5)}
+    fixed = (flip(q), flip(r), scale)
+    out = [flip(dq) if wants_q else None, flip(dr) if wants_r else None]
+    library.derivative(*fixed, flip(da), *out, forward=True, **options)
+    dq, dr = (None if x is None else flip(x) for x in out)
+    to = flip(abar)
+    cts = (flip(qbar) if wants_q else None, flip(rbar) if wants_r else None)
+    library.derivative(*fixed, to, *cts, forward=False, **options)
+    abar = flip(to)
+    condition = max(np.linalg.cond(r[:, :, :k].astype(wide)).max(), 1)
+    tolerance = 1000 * max(m, n) * eps * condition
+    if wants_r:
+        assert np.all(np.tril(dr, -1) == 0), "dR is not triangular"
+    if wants_q and wants_r:
+        error = np.abs(dq.astype(wide) @ r + q.astype(wide) @ dr - da).max()
+        assert error < tolerance * max(1, np.abs(da).max()), f"dA is not dQ R + Q dR: {error}"
+        skew = adjoint(q.astype(wide)) @ dq
+        error = np.abs(skew + adjoint(skew)).max() / max(1, np.abs(dq).max())
+        assert error < tolerance, f"Q^H dQ is not skew: {error}"
+    # JAX pairs without conjugation
+    left = sum(np.sum(x.astype(wide) * y) for x, y in ((qbar, dq), (rbar, dr)) if y is not None)
+    right = np.sum(abar.astype(wide) * da)
+    sizes = sum(
+        np.sum(np.abs(x.astype(wide) * y)) for x, y in ((qbar, dq), (rbar, dr)) if y is not None
+    )
+    error = abs(left.real - right.real) / (sizes + np.sum(np.abs(abar * da)))
+    assert error < tolerance, f"the cotangent is not the transpose of the tangent: {error}"
+
+
+def not_finite(library, rng):
+    """A NaN or an infinity stays in its own matrix."""
+    dtype, batch, m, n = problem(rng)
+    a = normal(rng, (batch, m, n), dtype)
+    bad = rng.integers(batch)
+    a[bad, rng.integers(m), rng.integers(n)] = rng.choice((np.nan, np.inf, -np.inf))
+    names = ["q", "r", "h", "tau", "scale"]
+    pivoting = rng.random() < 0.3
+    out = library.factor(a, names, transposed=False, pivoting=pivoting)
+    upper = np.triu(np.ones((min(m, n), n), bool))
+    for name in names:
+        values = out[name][bad] if name != "r" else out[name][bad][upper]
+        assert np.all(np.isnan(values)), f"{name} of a matrix with a NaN is not NaN"
+        rest = np.delete(out[name], bad, axis=0)
+        assert np.all(np.isfinite(rest)), f"a NaN spoils {name} of other matrices"
+
+
+CASES = (factorization, pivots, reflectors, derivatives, not_finite)
+WEIGHTS = (0.5, 0.1, 0.15, 0.2, 0.05)
+
+if __name__ == "__main__":
+    sys.exit(main())
