@@ -3,14 +3,17 @@
 From the command line: ``python -m benchmarks --help``. From Python: `run`.
 
 ==================  =====================================================================
-`cases`             the grid: works, shapes, dtypes
+`cases`             the grid: works, shapes, dtypes, and how fast jaxqr aims to be
 `contenders`        who takes part, all behind one interface
 `checks`            what an answer must satisfy before its time counts
 `timing`            blocks of calls, taken in turn over several rounds
+`ceilings`          operation counts, the rate of a matrix product, the time to touch memory
 `race`              one cell of the grid from input to row of results
 `machine`           what has to be known about the machine to read the times
-`report`            tables and JSON
-==================  =====================================================================
+`report`, `aims`    tables and JSON
+`growth`            times against batch and order, in pictures
+`memory`, `probe`   peaks of memory, each in a fresh process
+==================
 """
 
 from benchmarks.race import run

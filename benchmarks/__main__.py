@@ -6,64 +6,90 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import contenders, machine, report
+from benchmarks import aims, ceilings, contenders, growth, machine, memory, report
 from benchmarks.cases import DTYPES, QUICK, WORKS, Cell, grid
+from benchmarks.contenders import NAMES
 from benchmarks.race import Row, race
 from benchmarks.timing import Schedule
 
-NAMES = ("jaxqr", "jnp", "torch", "scipy")
 RESULTS = Path(__file__).parent / "results"
 
+# What each command takes where the command line does not choose.
+_WORKS = {"race": tuple(WORKS), "growth": ("qr",), "memory": tuple(WORKS)}
+_DTYPES = {"race": DTYPES, "growth": ("f4", "f8"), "memory": ("f8",)}
 
-def main() -> int:
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
-    options = _options()
-    if options.show:
-        return _report(*report.load(options.show))
+    options = _options(arguments)
     cells = _select(options)
     if options.list:
         print(*cells, sep="\n")
         return 0
-    if not _may_start(options.force):
+    if options.command == "memory":
+        return _memory(cells, options)
+    run = report.load(options.show) if options.show else _run(cells, options)
+    if run is None:
         return 2
-    takers = [c for c in contenders.load() if c.name in options.contenders]
-    surroundings = machine.describe(takers)
-    rows: list[Row] = []
-    try:
-        race(cells, _schedule(options), takers, _progress(rows, len(cells)))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-    surroundings["cells"] = f"{len(rows)} of {len(cells)}"
-    if rows:
-        report.save(options.json or _default_path(), surroundings, rows)
-    return _report(surroundings, rows) or int(len(rows) < len(cells))
+    if options.command == "growth":
+        _pictures(run, options.show or _path(options))
+    unfinished = not options.show and len(run.rows) < len(cells)
+    return _report(run, judged=options.command == "race") or int(unfinished)
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description="Races jaxqr against JAX, PyTorch and SciPy."
     )
     add = parser.add_argument
-    add("--works", nargs="+", choices=WORKS, default=WORKS, help="default: all")
-    add("--dtypes", nargs="+", choices=[*DTYPES, "c8"], default=DTYPES, help="default: f4 f8 c16")
+    add(
+        "command",
+        nargs="?",
+        choices=tuple(_WORKS),
+        default="race",
+        help="race (the default): time the grid; growth: time growing batches and orders of QR, "
+        "and draw; memory: peaks of jaxqr and jnp",
+    )
+    add("--works", nargs="+", choices=WORKS, help="default: all; growth: qr")
+    add("--dtypes", nargs="+", choices=[*DTYPES, "c8"], help="f4 f8 c16; growth f4 f8; memory f8")
     add("--cells", default="", metavar="REGEX", help="matched within work/shape/dtype")
-    add("--quick", action="store_true", help="a dozen cells, about two minutes")
-    add("--contenders", nargs="+", choices=NAMES, default=NAMES, help="default: everyone")
-    add("--rounds", type=int, default=3, metavar="N", help="blocks (%(default)s); 0: only check")
-    add("--block", type=float, default=0.3, metavar="S", help="seconds in a block (%(default)s)")
-    add("--pause", type=float, default=0.25, metavar="S", help="rest before each (%(default)s)")
-    add("--json", type=Path, metavar="PATH", help="default: benchmarks/results/<date>-<cpu>.json")
-    add("--show", type=Path, metavar="PATH", help="print the tables of a file and stop")
+    add("--quick", action="store_true", help="a dozen cells of the grid, about a minute")
+    add("--json", type=Path, metavar="PATH", help="default: in benchmarks/results")
+    add("--show", type=Path, metavar="PATH", help="print (growth: draw) what a file has and stop")
     add("--list", action="store_true", help="list the cells and stop")
     add("--force", action="store_true", help="run although something else does")
-    return parser.parse_args()
+    _add_timing(parser.add_argument_group("race and growth").add_argument)
+    add = parser.add_argument_group("growth").add_argument
+    add("--batch-limit", type=int, default=growth.BATCH_LIMIT, metavar="N", help="(%(default)s)")
+    add("--size-limit", type=int, default=growth.SIZE_LIMIT, metavar="N", help="(%(default)s)")
+    options = parser.parse_args(arguments)
+    if options.command == "memory" and options.show:
+        parser.error("--show is for times")
+    if options.command == "growth" and options.quick:
+        parser.error("--quick selects from the grid; growth has limits instead")
+    return options
+
+
+def _add_timing(add: Callable[..., object]) -> None:
+    default = Schedule()
+    seconds = {"type": float, "metavar": "S"}
+    add("--contenders", nargs="+", choices=NAMES, default=NAMES, help="default: everyone")
+    add("--rounds", type=int, default=default.rounds, metavar="N", help="(%(default)s); 0: check")
+    add("--block", default=default.block, help="seconds in a block (%(default)s)", **seconds)
+    add("--pause", default=default.pause, help="longest rest before one (%(default)s)", **seconds)
+    add("--peak", type=int, default=1500, metavar="N", help="order of the matrix product; 0: none")
 
 
 def _select(options: argparse.Namespace) -> list[Cell]:
-    cells = grid(options.works, options.dtypes)
+    works = options.works or _WORKS[options.command]
+    dtypes = options.dtypes or _DTYPES[options.command]
+    if options.command == "growth":
+        cells = growth.cells(works, dtypes, options.batch_limit, options.size_limit)
+    else:
+        cells = grid(works, dtypes)
     wanted = re.compile(options.cells)
     return [
         cell
@@ -72,8 +98,33 @@ def _select(options: argparse.Namespace) -> list[Cell]:
     ]
 
 
-def _schedule(options: argparse.Namespace) -> Schedule:
-    return Schedule(options.rounds, options.block, options.pause)
+def _run(cells: list[Cell], options: argparse.Namespace) -> report.Run | None:
+    """Races and saves; None if the machine is busy."""
+    if not _may_start(options.force):
+        return None
+    takers = contenders.load(options.contenders)
+    run = report.Run(machine.describe(takers), [])
+    schedule = Schedule(options.rounds, options.block, options.pause)
+    try:
+        if options.peak and schedule.rounds:
+            run.peaks = ceilings.peak_rates(dict.fromkeys(c.dtype for c in cells), options.peak)
+        race(cells, schedule, takers, _progress(run.rows, len(cells)))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+    run.machine["cells"] = f"{len(run.rows)} of {len(cells)}"
+    if run.rows:
+        report.save(_path(options), run)
+    return run
+
+
+def _memory(cells: list[Cell], options: argparse.Namespace) -> int:
+    surroundings = machine.describe(contenders.load(memory.NAMES))
+    footprints = memory.measure(cells)
+    memory.save(_path(options), surroundings, footprints)
+    failed = memory.failures(footprints)
+    print(report.header(report.Run(surroundings, [])), memory.tables(footprints), sep="\n\n")
+    print("", *failed, sep="\n")
+    return int(bool(failed))
 
 
 def _may_start(force: bool) -> bool:
@@ -101,14 +152,27 @@ def _progress(rows: list[Row], total: int) -> Callable[[Row], None]:
     return arrived
 
 
-def _default_path() -> Path:
+def _path(options: argparse.Namespace) -> Path:
+    if options.json:
+        return options.json
+    if options.command != "race":
+        return RESULTS / f"{options.command}.json"
     cpu = re.sub(r"\W+", "-", machine.processor()).strip("-").lower()
     return RESULTS / f"{time.strftime('%Y-%m-%d-%H%M')}-{cpu}.json"
 
 
-def _report(surroundings: dict[str, str], rows: list[Row]) -> int:
-    print(report.header(surroundings), report.tables(rows), sep="\n\n")
-    failed = report.failures(rows)
+def _pictures(run: report.Run, path: Path) -> None:
+    """Draws beside the file with the figures."""
+    if machine.optional("matplotlib") is None:
+        print("No pictures: matplotlib is not installed", file=sys.stderr)
+        return
+    print(*growth.draw(run.rows, path.with_suffix("")), sep="\n", file=sys.stderr)
+
+
+def _report(run: report.Run, judged: bool) -> int:
+    verdict = aims.summary(run.rows) if judged else ""
+    print(*filter(None, [report.header(run), report.tables(run), verdict]), sep="\n\n")
+    failed = report.failures(run.rows)
     print("", *(line for lines in failed.values() for line in lines), sep="\n")
     return 1 if report.US in failed else 0
 

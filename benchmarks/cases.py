@@ -88,7 +88,7 @@ PIVOTED_SHAPES: tuple[tuple[int, ...], ...] = (
     (64, 4096),
 )
 
-# Their gradients are one matrix program more, which QR's tell of.
+# The gradients of LQ and of pivoted QR are QR's but for a transpose or a permutation.
 FEW_SHAPES = tuple(shape for shape in PIVOTED_SHAPES if shape != (2048, 2048))
 
 _SHAPES_OF = {"pivoted": PIVOTED_SHAPES, "pivoted_grad": FEW_SHAPES, "lq_grad": FEW_SHAPES}

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.cases import Cell
 from benchmarks.contenders import jitted
 from benchmarks.machine import optional
-from benchmarks.timing import Call, rest, seconds
+from benchmarks.timing import Call, clock, rest
 
 # Matrices of at most so many rows or columns are held against the time to touch their memory.
 SMALL = 4
@@ -97,4 +97,4 @@ def _best(product: Callable[[Any, Any], Any], a: Any, b: Any) -> float:
     """Seconds of the fastest call."""
     product(a, b)
     rest(_PAUSE)
-    return min(seconds(lambda: product(a, b)) for _ in range(_CALLS))
+    return min(clock(lambda: product(a, b)) for _ in range(_CALLS))

@@ -16,6 +16,7 @@ import numpy as np
 import scipy
 import scipy.linalg
 
+import jaxqr
 from benchmarks.cases import Cell
 from benchmarks.machine import optional
 
@@ -23,6 +24,7 @@ NAMES = ("jaxqr", "jnp", "torch", "scipy")
 
 Factors = tuple[Any, ...]
 Call = Callable[[], Any]
+Functions = dict[str, Callable[..., Factors]]
 
 
 class Contender:
@@ -63,7 +65,7 @@ class Contender:
 class Jax(Contender):
     """jaxqr and jax.numpy."""
 
-    def __init__(self, name: str, version: str, functions: dict[str, Callable[..., Factors]]):
+    def __init__(self, name: str, version: str, functions: Functions):
         """Takes for each factorization the function that computes it."""
         super().__init__(name, version)
         self._functions = functions
@@ -178,16 +180,14 @@ def _jnp_lq(a: jax.Array) -> Factors:
 
 
 def _jaxqr() -> Contender:
-    import jaxqr
-
     pivoted = partial(jaxqr.qr, pivoting=True)
-    functions = {"qr": jaxqr.qr, "lq": jaxqr.lq, "pivoted": pivoted}
+    functions: Functions = {"qr": jaxqr.qr, "lq": jaxqr.lq, "pivoted": pivoted}
     return Jax("jaxqr", jaxqr.__version__, functions)
 
 
 def _jnp() -> Contender:
     pivoted = partial(jax.lax.linalg.qr, pivoting=True, full_matrices=False)
-    functions = {"qr": jnp.linalg.qr, "lq": _jnp_lq, "pivoted": pivoted}
+    functions: Functions = {"qr": jnp.linalg.qr, "lq": _jnp_lq, "pivoted": pivoted}
     return Jax("jnp", jax.__version__, functions)
 
 

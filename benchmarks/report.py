@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cases import Work
+from benchmarks.ceilings import flops
 from benchmarks.race import Row
 
 US = "jaxqr"
@@ -15,6 +18,21 @@ BASE = "jnp"
 
 # Processors busy with something else, above which a row is marked as disturbed.
 DISTURBED = 0.1
+
+
+@dataclass
+class Run:
+    """What one run of the program found.
+
+    Attributes:
+      machine: what `benchmarks.machine.describe` returned.
+      rows: the results, cell by cell.
+      peaks: operations a second of a matrix product, by dtype; empty where not measured.
+    """
+
+    machine: dict[str, str]
+    rows: list[Row]
+    peaks: dict[str, float] = field(default_factory=dict)
 
 
 def best_peer(row: Row) -> str | None:
@@ -31,16 +49,27 @@ def speedup(row: Row, peer: str | None) -> float | None:
     return theirs / ours if theirs and ours else None
 
 
-def header(machine: dict[str, str]) -> str:
-    """Formats what `benchmarks.machine.describe` returned."""
-    width = max(map(len, machine))
-    return "\n".join(f"{heading:{width}}  {text}" for heading, text in machine.items())
+def geometric_mean(ratios: Sequence[float]) -> float:
+    """The geometric mean; 0 if there is a 0 among the ratios."""
+    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if all(ratios) else 0.0
 
 
-def tables(rows: Sequence[Row]) -> str:
+def header(run: Run) -> str:
+    """Formats the machine and the peaks."""
+    lines = dict(run.machine)
+    if run.peaks:
+        rates = ", ".join(f"{dtype} {rate / 1e9:.4g}" for dtype, rate in run.peaks.items())
+        lines["peak"] = f"{rates} GFLOP/s in a matrix product"
+    width = max(map(len, lines))
+    return "\n".join(f"{heading:{width}}  {text}" for heading, text in lines.items())
+
+
+def tables(run: Run) -> str:
     """Formats the rows, one table for each work."""
-    works = dict.fromkeys(row.cell.work for row in rows)
-    return "\n\n".join(_table(work, [r for r in rows if r.cell.work == work]) for work in works)
+    by_work: dict[Work, list[Row]] = {}
+    for row in run.rows:
+        by_work.setdefault(row.cell.work, []).append(row)
+    return "\n\n".join(_table(work, rows, run.peaks) for work, rows in by_work.items())
 
 
 def failures(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -54,23 +83,37 @@ def failures(rows: Sequence[Row]) -> dict[str, list[str]]:
     return failed
 
 
-def save(path: Path, machine: dict[str, str], rows: Sequence[Row]) -> None:
+def save(path: Path, run: Run) -> None:
     """Writes the results as JSON, a line a cell."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = json.dumps({"machine": machine, "unit": "seconds"}, indent=1).removesuffix("\n}")
-    lines = ",\n".join(json.dumps(row.as_dict()) for row in rows)
-    path.write_text(f'{head},\n "rows": [\n{lines}\n]}}\n')
+    head = {"machine": run.machine, "unit": "seconds", "peaks": run.peaks}
+    write_lines(path, head, [row.as_dict() for row in run.rows])
 
 
-def load(path: Path) -> tuple[dict[str, str], list[Row]]:
+def load(path: Path) -> Run:
     """Reads what `save` wrote."""
     saved = json.loads(path.read_text())
-    return saved["machine"], [Row.from_dict(row) for row in saved["rows"]]
+    rows = [Row.from_dict(row) for row in saved["rows"]]
+    return Run(saved["machine"], rows, saved.get("peaks", {}))
 
 
-def _table(work: Work, rows: Sequence[Row]) -> str:
+def write_lines(path: Path, head: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    """Writes a JSON object with the entry ``rows``, a line a row, behind those of the head."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(map(json.dumps, rows))
+    beginning = json.dumps(head, indent=1).removesuffix("\n}")
+    path.write_text(f'{beginning},\n "rows": [\n{lines}\n]}}\n')
+
+
+def titled(title: str, lines: Sequence[Sequence[str]], *below: str) -> str:
+    """Formats a table: the title underlined, the columns aligned, remarks below."""
+    return "\n".join([title, "-" * len(title), *_align(lines), *below])
+
+
+def _table(work: Work, rows: Sequence[Row], peaks: dict[str, float]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.results))
-    lines = [["cell", "dtype", *names, "best peer", f"best/{US}", f"{BASE}/{US}", ""]]
+    columns = _ceiling_columns(work, rows, peaks)
+    heads = ["cell", "dtype", *names, "best peer", f"best/{US}", f"{BASE}/{US}", *columns, ""]
+    lines = [heads]
     for row in rows:
         best = best_peer(row)
         lines.append(
@@ -81,11 +124,38 @@ def _table(work: Work, rows: Sequence[Row]) -> str:
                 best or "-",
                 _ratio(speedup(row, best)),
                 _ratio(speedup(row, BASE)),
+                *(column(row) for column in columns.values()),
                 "!" if row.foreign is not None and row.foreign > DISTURBED else "",
             ]
         )
-    title = f"{work.title} ({work.name}), milliseconds"
-    return "\n".join([title, "-" * len(title), *_align(lines), *_summary(rows)])
+    return titled(f"{work.title} ({work.name}), milliseconds", lines, *_summary(rows))
+
+
+def _ceiling_columns(
+    work: Work, rows: Sequence[Row], peaks: dict[str, float]
+) -> dict[str, Callable[[Row], str]]:
+    """The columns that hold jaxqr's values against what the machine can do, by heading."""
+    columns: dict[str, Callable[[Row], str]] = {}
+    if work.gradient:
+        return columns
+
+    def rate(row: Row) -> float | None:
+        ours = row.results[US].seconds if US in row.results else None
+        return flops(row.cell) / ours if ours else None
+
+    def share(row: Row) -> str:
+        achieved, peak = rate(row), peaks.get(row.cell.dtype)
+        return f"{achieved / peak:.0%}" if achieved and peak else "-"
+
+    if any(map(rate, rows)):
+        columns["GFLOP/s"] = lambda row: _ratio((x := rate(row)) and x / 1e9)
+        if peaks:
+            columns["of peak"] = share
+        if any(row.floor for row in rows):
+            columns[f"{US}/floor"] = lambda row: _ratio(
+                (x := row.results[US].seconds) and row.floor and x / row.floor
+            )
+    return columns
 
 
 def _result(row: Row, name: str) -> str:
@@ -114,12 +184,12 @@ def _summary(rows: Sequence[Row]) -> Iterator[str]:
         ratios = {row.cell: x for row in rows if (x := speedup(row, peer(row))) is not None}
         if not ratios:
             continue
-        mean = math.exp(sum(map(math.log, ratios.values())) / len(ratios))
         worst = min(ratios, key=ratios.__getitem__)
         behind = sum(ratio < 1 for ratio in ratios.values())
         yield (
-            f"{label}/{US}: geometric mean {mean:.2f}, worst {ratios[worst]:.2f} in "
-            f"{worst.size} {worst.dtype}, {US} behind in {behind} of {len(ratios)}"
+            f"{label}/{US}: geometric mean {geometric_mean(list(ratios.values())):.2f}, "
+            f"worst {ratios[worst]:.2f} in {worst.size} {worst.dtype}, "
+            f"{US} behind in {behind} of {len(ratios)}"
         )
     if any((row.foreign or 0) > DISTURBED for row in rows):
         yield "!: other processes were busy meanwhile, the times are not to be trusted"

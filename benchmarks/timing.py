@@ -38,7 +38,7 @@ class Schedule:
 
     rounds: int = 3
     block: float = 0.2
-    pause: float = 0.5
+    pause: float = 0.25
     warmup: float = 0.02
     least: int = 3
 
@@ -63,7 +63,9 @@ def take_turns(calls: Mapping[str, Call], schedule: Schedule) -> dict[str, list[
     Returns:
       For each name its blocks, one a round.
     """
-    counts = {name: _count(call, schedule) for name, call in calls.items()} if schedule.rounds else {}
+    if not schedule.rounds:
+        return {name: [] for name in calls}
+    counts = {name: _count(call, schedule) for name, call in calls.items()}
     blocks: dict[str, list[Block]] = {name: [] for name in calls}
     names = list(calls)
     for turn in range(schedule.rounds):
@@ -93,10 +95,10 @@ def rest(longest: float) -> None:
 def _count(call: Call, schedule: Schedule) -> int:
     """The number of calls that fill a block."""
     rest(schedule.pause)
-    seconds = seconds(call)
+    seconds = clock(call)
     if seconds >= schedule.block:
         return 1
-    return max(schedule.least, round(schedule.block / min(seconds, seconds(call))))
+    return max(schedule.least, round(schedule.block / min(seconds, clock(call))))
 
 
 def _block(call: Call, count: int, warmup: float) -> Block:
@@ -108,13 +110,14 @@ def _block(call: Call, count: int, warmup: float) -> Block:
     gc.collect()
     gc.disable()
     try:
-        seconds = [seconds(call) for _ in range(count)]
+        seconds = [clock(call) for _ in range(count)]
     finally:
         gc.enable()
     return Block(statistics.median(seconds), min(seconds), max(seconds), count)
 
 
-def _seconds(call: Call) -> float:
+def clock(call: Call) -> float:
+    """Returns the seconds that a call takes."""
     begin = time.perf_counter()
     call()
     return time.perf_counter() - begin

@@ -69,7 +69,7 @@ using Mask = typename VectorType<T>::mask;
 
 template <class T>
 JAXQR_INLINE Vector<T> broadcast(T x) {
-  return Vector<T>{} + x;
+  return x - Vector<T>{};  // not +, which would lose the sign of -0
 }
 
 template <class T>

@@ -1,12 +1,18 @@
 """The benchmark program runs, finds the package's answers right and notices wrong ones."""
 
+import time
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
 import jaxqr
-from benchmarks import run
-from benchmarks.timing import Schedule
+from benchmarks import aims, ceilings, machine, memory, report, run
+from benchmarks.__main__ import main
+from benchmarks.cases import DTYPES, Cell, grid
+from benchmarks.race import Result, Row
+from benchmarks.timing import Block, Schedule, take_turns
 
 BRIEF = Schedule(rounds=1, block=0.01, pause=0.0)
 
@@ -37,3 +43,93 @@ def test_a_wrong_answer_is_not_timed(monkeypatch):
     monkeypatch.setattr(jaxqr, "qr", wrong)
     (row,) = run([(20, 8, 4)], ["qr"], ["f8"], BRIEF)
     assert row.results["jaxqr"].status == "wrong"
+
+
+def test_operations_are_those_of_lapack():
+    square, tall, wide = (flops(f"qr/{size}/f8") for size in ("300x300", "3000x30", "30x3000"))
+    assert square == pytest.approx(8 / 3 * 300**3, rel=0.01)
+    assert tall == pytest.approx(4 * 3000 * 30**2, rel=0.05)
+    assert wide == pytest.approx(2 * 3000 * 30**2, rel=0.06)
+    assert flops("lq/30x3000/f8") == flops("pivoted/3000x30/f4") == tall
+    assert flops("qr/7x3000x30/c16") == pytest.approx(28 * tall)
+
+
+def flops(cell):
+    return ceilings.flops(Cell.parse(cell))
+
+
+def test_ceilings_stand_beside_small_values():
+    rows = run([(20, 8, 4)], ["qr", "qr_grad"], ["f8"], BRIEF)
+    peaks = ceilings.peak_rates(["f8", "c16"], 16)
+    assert min(peaks.values()) > 0
+    assert rows[0].floor > 0 and rows[1].floor is None
+    values, gradients = report.tables(report.Run({}, rows, peaks)).split("\n\n")
+    for column in ("GFLOP/s", "of peak", "jaxqr/floor"):
+        assert column in values and column not in gradients
+
+
+@pytest.mark.parametrize(
+    "ours, verdict",
+    [
+        ([1.0, 1.0], "4.00  4.0      met  10000x3x3 f4 4.00  1.1      met"),
+        ([1.0, 4.0], "2.00  4.0  not met  10000x3x3 f8 1.00  1.1  not met"),
+        ([None, 1.0], "0.00  4.0  not met  10000x3x3 f4 0.00  1.1  not met"),
+    ],
+)
+def test_aims_are_judged(ours, verdict):
+    rows = [
+        Row(cell, {"jaxqr": result(x), "jnp": result(9.0), "torch": result(4.0)}, 0.0)
+        for cell, x in zip(grid(["qr"]), ours, strict=False)
+    ]
+    table = aims.summary(rows).splitlines()
+    assert table[-1].split() == ["qr", "2", "of", "54", *verdict.split()]
+    assert aims.summary([]) == ""
+
+
+def result(seconds):
+    if seconds is None:
+        return Result("wrong")
+    return Result("ok", blocks=[Block(seconds, seconds, seconds, 1)])
+
+
+def test_the_aims_cells_exist():
+    sizes = {(cell.size, cell.dtype) for cell in grid(["pivoted"])}
+    wanted = ["10000x4x4", "1000x32x32", "256x256", "1024x1024", "2048x2048", "4096x64", "64x4096"]
+    assert sizes >= {(size, dtype) for size in wanted for dtype in DTYPES}
+
+
+def test_a_long_call_fills_its_block():
+    calls = {"long": lambda: time.sleep(0.02), "short": lambda: time.sleep(0.001)}
+    blocks = take_turns(calls, Schedule(rounds=2, block=0.01, pause=0.0, warmup=0.0))
+    assert [block.calls for block in blocks["long"]] == [1, 1]
+    assert all(block.calls >= 3 for block in blocks["short"])
+
+
+def test_the_header_names_the_kernels():
+    assert machine.describe([])["jaxqr runs"] == jaxqr._lowering.native.status()
+
+
+def test_growth_is_drawn_alike_from_what_was_saved(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "busy", lambda: 0.0)
+    path = tmp_path / "growth.json"
+    brief = ["--rounds", "1", "--block", "0.01", "--pause", "0", "--peak", "8", "--dtypes", "f8"]
+    limits = ["--batch-limit", "100", "--size-limit", "4"]
+    assert main(["growth", *limits, *brief, "--json", str(path)]) == 0
+    cells = [str(row.cell) for row in report.load(path).rows]
+    assert cells == ["qr/100x4x4/f8", "qr/100x8x8/f8", "qr/4x4/f8"]
+    pictures = [tmp_path / f"growth-qr-{sweep}.svg" for sweep in ("batch", "size")]
+    first = [picture.read_bytes() for picture in pictures]
+    assert main(["growth", "--show", str(path)]) == 0
+    assert first == [picture.read_bytes() for picture in pictures]
+    assert not any(b"<dc:date>" in picture for picture in first)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
+def test_memory_contains_the_results(tmp_path):
+    (footprint,) = memory.measure(grid(["qr"], ["f8"], [(512, 512)]))
+    assert not memory.failures([footprint])
+    for need in footprint.needs.values():
+        assert need.argument == 8 * 512**2
+        assert need.growth > 0.9 * need.output >= 0.9 * 2 * need.argument
+    memory.save(tmp_path / "memory.json", {}, [footprint])
+    assert "512x512" in memory.tables([footprint])

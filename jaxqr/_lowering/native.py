@@ -90,7 +90,7 @@ def _load() -> tuple[str | None, str]:
     except (OSError, AttributeError, KeyError, RuntimeError) as error:
         if wanted == "require":
             raise ImportError(f"jaxqr: JAXQR_NATIVE=require, but {error}") from error
-        return None, str(error)
+        return None, str(error).replace(f"{FOLDER}/", "")
     return name, ""
 
 

@@ -286,7 +286,7 @@ def derivatives(library, rng):
     # a well-conditioned point: its derivative is known well
     q, r = np.linalg.qr(normal(rng, (batch, m, n), np.dtype(wide)))
     signs = np.sign(np.diagonal(r, axis1=-2, axis2=-1).real)[..., None]
-    r = r / np.sqrt(m + n) + np.concatenate([np.eye(k) * signs, np.zeros((k, n - k))], axis=1)
+    r = r / np.sqrt(m + n) + np.eye(k, n) * signs
     r = np.triu(r)
     exponent = int(rng.choice((0, 0, 10)))
     scale = np.full((batch,), 2.0**-exponent, np.finfo(dtype).dtype)
