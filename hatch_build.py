@@ -29,7 +29,7 @@ TARGET = ROOT / "jaxqr" / "_native"
 
 # No -ffast-math: it would flush denormal numbers in the whole process, and lose NaNs.
 FLAGS = [
-    *("-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"),
+    *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra"),
 ]
 # The libraries, by the names that the package loads them under; the first runs everywhere.

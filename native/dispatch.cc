@@ -23,6 +23,9 @@ bool lanes_pay(long batch, long m, long n) {
   return filled >= (larger <= 48 ? 3 : 4);
 }
 
+// Whether a derivative's passes over the rows are better done by own kernels than by BLAS.
+bool few_columns(long m, long n) { return n <= kTallColumns && m >= 8 * n; }
+
 template <class Problem, class Kernel>
 void one_by_one(const Problem& problem, Pool& pool, Kernel kernel) {
   for (long b = 0; b < problem.batch; ++b) kernel(problem.slice(b, 1), pool);
@@ -76,6 +79,7 @@ void tangent(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
   if (m == 0 || n == 0) return;
   if (lanes_pay<S>(problem.batch, m, n)) return tangent_lanes(problem, pool);
+  if (few_columns(m, n)) return tangent_tall(problem, pool);
   one_by_one(problem, pool, tangent_blocked<S>);
 }
 
@@ -84,6 +88,7 @@ void cotangent(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
   if (m == 0 || n == 0) return;
   if (lanes_pay<S>(problem.batch, m, n)) return cotangent_lanes(problem, pool);
+  if (few_columns(m, n)) return cotangent_tall(problem, pool);
   one_by_one(problem, pool, cotangent_blocked<S>);
 }
 

@@ -6,46 +6,102 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 
 #include "kernels.h"
 
 namespace jaxqr {
 
+// Arrays of scalars as arrays of reals, and Packs as vectors of them.
+template <class S>
+const RealOf<S>* reals(const S* x) {
+  return reinterpret_cast<const RealOf<S>*>(x);
+}
+template <class S>
+RealOf<S>* reals(S* x) {
+  return reinterpret_cast<RealOf<S>*>(x);
+}
+template <class S>
+Vector<RealOf<S>>* vectors(Pack<S>* x) {
+  return reinterpret_cast<Vector<RealOf<S>>*>(x);
+}
+template <class S>
+const Vector<RealOf<S>>* vectors(const Pack<S>* x) {
+  return reinterpret_cast<const Vector<RealOf<S>>*>(x);
+}
+
 // Where the reals of a matrix go: real e of the dense matrix is vector place[e] of the packed one.
 // The reals of a complex entry are two vectors in a row, as its Pack is.
 using Place = int32_t;
 
-// Pack `count` <= kWidth matrices of `length` reals each; lanes beyond are zero. `readable` is how
-// many reals may be read from `from` on: the batch's end.
+// The places of a rows x cols matrix whose entry (i, j) is packed into Pack slot(i, j): an order is
+// no more than another table. `place` has room for rows * cols * kParts places, and is returned.
+template <class S, class Slot>
+const Place* fill_places(long rows, long cols, Order order, const Slot& slot, Place* place) {
+  const bool by_rows = order == Order::kRows;
+  const long lines = by_rows ? rows : cols, length = by_rows ? cols : rows;
+  Place* next = place;
+  for (long l = 0; l < lines; ++l) {
+    for (long e = 0; e < length; ++e) {
+      const long first = (by_rows ? slot(l, e) : slot(e, l)) * kParts<S>;
+      for (int part = 0; part < kParts<S>; ++part) *next++ = static_cast<Place>(first + part);
+    }
+  }
+  return place;
+}
+
+// For fewer reals than this, at a matrix's end, a square is not worth it.
+constexpr long kShortest = 3;
+
+// A square holds the reals from here on: the last one overlaps the one before or, if there is none,
+// reads and writes over into the next matrices.
+template <class T>
+JAXQR_INLINE long square_start(long e, long length) {
+  return length - e < kWidth<T> && length >= kWidth<T> ? length - kWidth<T> : e;
+}
+
+// Whether a group's squares lie within the `reals` that may be touched.
+template <class T>
+JAXQR_INLINE bool square_fits(long start, long length, long reals) {
+  return (kWidth<T> - 1) * length + start + kWidth<T> <= reals;
+}
+
+// Call use(place[e], vector) for each of the `length` reals of `count` <= kWidth matrices, one
+// matrix in each lane of the vector; lanes beyond are zero. Some may be used twice. `readable` is
+// how many reals may be read from `from` on: the batch's end.
+template <class T, class Use>
+JAXQR_INLINE void each_packed(const T* from, long length, int count, const Place* place,
+                              long readable, const Use& use) {
+  constexpr int width = kWidth<T>;
+  long e = 0;
+  while (count == width && length - e >= kShortest) {
+    const long start = square_start<T>(e, length);
+    if (!square_fits<T>(start, length, readable)) break;
+    Vector<T> square[width];
+    JAXQR_UNROLL
+    for (int l = 0; l < width; ++l) square[l] = load_unaligned(from + l * length + start);
+    transpose<T>(square);
+    const int used = static_cast<int>(std::min<long>(width, length - start));
+    if (used == width) {
+      JAXQR_UNROLL
+      for (int l = 0; l < width; ++l) use(place[start + l], square[l]);
+    } else {
+      for (int l = 0; l < used; ++l) use(place[start + l], square[l]);
+    }
+    e = start + used;
+  }
+  for (; e < length; ++e) {
+    Vector<T> lanes{};
+    for (int l = 0; l < count; ++l) lanes[l] = from[l * length + e];
+    use(place[e], lanes);
+  }
+}
+
+// Pack `count` <= kWidth matrices of `length` reals each.
 template <class T>
 void pack(const T* from, long length, int count, const Place* place, long readable,
           Vector<T>* to) {
-  constexpr int width = kWidth<T>;
-  long e = 0;
-  if (count == width) {
-    while (e < length) {
-      // the last square overlaps the one before, or reads on into the next matrices
-      const long start = length - e < width && length >= width ? length - width : e;
-      if ((width - 1) * length + start + width > readable) break;
-      Vector<T> square[width];
-      JAXQR_UNROLL
-      for (int l = 0; l < width; ++l) square[l] = load_unaligned(from + l * length + start);
-      transpose<T>(square);
-      const int used = static_cast<int>(std::min<long>(width, length - start));
-      if (used == width) {
-        JAXQR_UNROLL
-        for (int l = 0; l < width; ++l) to[place[start + l]] = square[l];
-      } else {
-        for (int l = 0; l < used; ++l) to[place[start + l]] = square[l];
-      }
-      e = start + used;
-    }
-  }
-  for (; e < length; ++e) {
-    T* lanes = reinterpret_cast<T*>(&to[place[e]]);
-    for (int l = 0; l < count; ++l) lanes[l] = from[l * length + e];
-    for (int l = count; l < width; ++l) lanes[l] = 0;
-  }
+  each_packed<T>(from, length, count, place, readable, [=](Place at, Vector<T> x) { to[at] = x; });
 }
 
 // Unpack `count` matrices. `writable` is how many reals from `to` on belong to this thread and are
@@ -56,29 +112,53 @@ void unpack(const Vector<T>* from, long length, int count, const Place* place, l
             T* to) {
   constexpr int width = kWidth<T>;
   long e = 0;
-  if (count == width) {
-    while (e < length) {
-      const long start = length - e < width && length >= width ? length - width : e;
-      if ((width - 1) * length + start + width > writable) break;
-      Vector<T> square[width];
-      const int used = static_cast<int>(std::min<long>(width, length - start));
-      if (used == width) {
-        JAXQR_UNROLL
-        for (int l = 0; l < width; ++l) square[l] = from[place[start + l]];
-      } else {
-        for (int l = 0; l < used; ++l) square[l] = from[place[start + l]];
-        for (int l = used; l < width; ++l) square[l] = Vector<T>{};
-      }
-      transpose<T>(square);
+  while (count == width && length - e >= kShortest) {
+    const long start = square_start<T>(e, length);
+    if (!square_fits<T>(start, length, writable)) break;
+    Vector<T> square[width];
+    const int used = static_cast<int>(std::min<long>(width, length - start));
+    if (used == width) {
       JAXQR_UNROLL
-      for (int l = 0; l < width; ++l) store_unaligned(to + l * length + start, square[l]);
-      e = start + used;
+      for (int l = 0; l < width; ++l) square[l] = from[place[start + l]];
+    } else {
+      for (int l = 0; l < used; ++l) square[l] = from[place[start + l]];
+      for (int l = used; l < width; ++l) square[l] = Vector<T>{};
     }
+    transpose<T>(square);
+    JAXQR_UNROLL
+    for (int l = 0; l < width; ++l) store_unaligned(to + l * length + start, square[l]);
+    e = start + used;
   }
   for (; e < length; ++e) {
     const T* lanes = reinterpret_cast<const T*>(&from[place[e]]);
     for (int l = 0; l < count; ++l) to[l * length + e] = lanes[l];
   }
+}
+
+// The matrices of the first group of `rest`.
+template <class T>
+int group_count(long rest) {
+  return static_cast<int>(std::min<long>(kWidth<T>, rest));
+}
+
+// Run body(first, count) over ranges of a batch: whole groups of `width`, but for the last, and
+// work enough to be worth a thread's while. `cost` is that of a group, in tenths of a nanosecond or
+// so. The body is not a template's parameter as a loop over the pool is much to compile.
+using RangeBody = std::function<void(long first, long count)>;
+
+inline void for_groups(Pool& pool, long batch, long width, double cost, const RangeBody& body) {
+  constexpr double kBlockCost = 5e5;
+  const long groups = (batch + width - 1) / width;
+  const long blocks = std::max(1L, std::min(groups, static_cast<long>(groups * cost / kBlockCost)));
+  const long size = (groups + blocks - 1) / blocks * width;
+  parallel_for(pool, (batch + size - 1) / size, [&](long i) {
+    body(i * size, std::min(size, batch - i * size));
+  });
+}
+
+template <class T>
+void for_groups(Pool& pool, long batch, double cost, const RangeBody& body) {
+  for_groups(pool, batch, kWidth<T>, cost, body);
 }
 
 }  // namespace jaxqr

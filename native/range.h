@@ -60,13 +60,22 @@ inline T scale_for(T largest) {
   return std::ldexp(T(1), std::max(-most, std::min(most, -std::ilogb(largest))));
 }
 
-// Fill all results of one matrix that is not finite.
+// Fill the results of one matrix that is not finite.
 template <class S>
 void fill_nan(const QrProblem<S>& problem) {
-  using T = RealOf<S>;
-  constexpr T nan = std::numeric_limits<T>::quiet_NaN();
   const long m = problem.m, n = problem.n, k = problem.k();
-  const S invalid = kIsComplex<S> ? spread_nan<S>() : S(nan);
+  S nan = std::numeric_limits<RealOf<S>>::quiet_NaN();
+  if constexpr (kIsComplex<S>) nan = S(nan.real(), nan.real());
+  if (problem.q) std::fill_n(problem.q, m * k, nan);
+  if (problem.q_full) std::fill_n(problem.q_full, m * m, nan);
+  if (problem.h) std::fill_n(problem.h, m * n, nan);
+  if (problem.tau) std::fill_n(problem.tau, k, nan);
+  if (problem.scale) *problem.scale = std::numeric_limits<RealOf<S>>::quiet_NaN();
+  if (!problem.r) return;
+  const bool by_rows = problem.order == Order::kRows;
+  for (long i = 0; i < k; ++i) {
+    for (long j = 0; j < n; ++j) problem.r[by_rows ? i * n + j : i + j * k] = j < i ? S(0) : nan;
+  }
 }
 
 }  // namespace jaxqr

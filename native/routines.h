@@ -24,6 +24,12 @@ constexpr long kTallColumns = 64;
 template <class S>
 void factor_tall(const QrProblem<S>& problem, Pool& pool);
 
+// Many more rows than columns, n <= kTallColumns; tall_derivatives.cc.
+template <class S>
+void tangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
+template <class S>
+void cotangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
+
 // One matrix of any shape (problem.batch is 1): blocked.cc, pivoted.cc, derivatives.cc.
 template <class S>
 void factor_blocked(const QrProblem<S>& problem, Pool& pool);

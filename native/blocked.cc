@@ -1,0 +1,344 @@
+// One large matrix: Householder's method on narrow panels, and the rest in products of matrices.
+#include "block_reflector.h"
+#include "range.h"
+#include "routines.h"
+
+namespace jaxqr {
+namespace {
+
+// How many columns a panel has, and how many reflectors are applied to the rest at a time.
+struct Widths {
+  long panel, block;
+};
+
+Widths widths_for(long k) {
+  if (k <= 256) return {32, 32};
+  return {32, k <= 512 ? 64L : 128L};
+}
+
+// The factorization of an m x n matrix in place: its upper triangle becomes R and, if wanted, what
+// is below the vectors of the reflectors.
+template <class S>
+class Factorization {
+ public:
+  struct Keep {
+    bool below_diagonal;  // the reflectors' vectors, in place
+    bool blocks;          // all of block_at(), after run()
+  };
+
+  // Q will be formed with up to `q_cols` columns.
+  static size_t workspace(long m, long n, long q_cols, Keep keep) {
+    const Sizes size(m, n, q_cols, keep);
+    return Workspace::size<S>(size.v) + Workspace::size<S>(size.t) +
+           Workspace::size<S>(size.space) + Workspace::size<Pack<S>>(size.panel) +
+           2 * Workspace::size<Pack<S>>(size.square);
+  }
+
+  Factorization(View<S> a, S* tau, long q_cols, Keep keep, Workspace& workspace)
+      : a_(a), k_(std::min(a.rows, a.cols)), tau_(tau), keep_(keep), widths_(widths_for(k_)) {
+    const Sizes size(a.rows, a.cols, q_cols, keep);
+    v_ = workspace.take<S>(size.v);
+    t_ = workspace.take<S>(size.t);
+    space_ = workspace.take<S>(size.space);
+    panel_ = workspace.take<Pack<S>>(size.panel);
+    panel_r_ = workspace.take<Pack<S>>(size.square);
+    panel_t_ = workspace.take<Pack<S>>(size.square);
+  }
+
+  // False if digits were lost to underflow.
+  bool run() {
+    for (long first = 0; first < k_; first += widths_.block) {
+      const BlockReflector<S> block = block_at(first);
+      if (!factor_columns(first, block)) return false;
+      const long rest = first + block.width();
+      if (rest < a_.cols) {
+        apply_left(block, true, a_.block(first, rest, a_.rows - first, a_.cols - rest), space_);
+      }
+    }
+    return true;
+  }
+
+  BlockReflector<S> block_at(long first) const {
+    const long width = std::min(widths_.block, k_ - first), rows = a_.rows - first;
+    S* v = keep_.blocks ? v_ + first * a_.rows : v_;
+    S* t = keep_.blocks ? t_ + first * widths_.block : t_;
+    return {dense(v, rows, width, a_.order), dense(t, width, width, a_.order)};
+  }
+
+  void form(View<S> q) const {
+    form_columns(q, k_, widths_.block, [this](long first) { return block_at(first); }, space_);
+  }
+
+ private:
+  struct Sizes {
+    long v, t, space, panel, square;
+
+    Sizes(long m, long n, long q_cols, Keep keep) {
+      const long k = std::min(m, n);
+      const Widths widths = widths_for(k);
+      v = m * (keep.blocks ? k : widths.block);
+      t = widths.block * (keep.blocks ? k : widths.block);
+      space = 2 * widths.block * std::max(n, q_cols);
+      panel = Panel<S>::size(m, widths.panel);
+      square = Panel<S>::size(widths.panel, widths.panel);
+    }
+  };
+
+  // The columns of `block`, which is filled in: by halves, until they are a panel.
+  bool factor_columns(long first, const BlockReflector<S>& block) {
+    const long width = block.width(), rows = a_.rows - first;
+    if (width <= widths_.panel) return factor_leaf(first, block);
+    const long left = round_up(width / 2, Panel<S>::kGroup), right = width - left;
+    const BlockReflector<S> one{block.v.block(0, 0, rows, left), block.t.block(0, 0, left, left)};
+    const BlockReflector<S> two{block.v.block(left, left, rows - left, right),
+                                block.t.block(left, left, right, right)};
+    if (!factor_columns(first, one)) return false;
+    apply_left(one, true, a_.block(first, first + left, rows, right), space_);
+    if (!factor_columns(first + left, two)) return false;
+    fill_zero(block.v.block(0, left, left, right));
+    merge(one, two, block.t);
+    return true;
+  }
+
+  // T of two blocks in a row: T_12 = -T_1 V_1^H V_2 T_2.
+  void merge(const BlockReflector<S>& one, const BlockReflector<S>& two, View<S> t) {
+    const long left = one.width(), right = two.width();
+    const View<S> products = dense(space_, left, right, t.order);
+    const View<S> combined = dense(space_ + left * right, left, right, t.order);
+    multiply(S(1), Op::kAdjoint, one.v.block(left, 0, two.v.rows, left), Op::kPlain, two.v, S(0),
+             products);
+    multiply(S(-1), Op::kPlain, one.t, Op::kPlain, products, S(0), combined);
+    multiply(S(1), Op::kPlain, combined, Op::kPlain, two.t, S(0), t.block(0, left, left, right));
+    fill_zero(t.block(left, 0, right, left));
+  }
+
+  bool factor_leaf(long first, const BlockReflector<S>& block) {
+    const long width = block.width(), rows = a_.rows - first;
+    const View<S> columns = a_.block(first, first, rows, width);
+    const Panel<S> panel(panel_, rows, width), r(panel_r_, width, width);
+    const Panel<S> t(panel_t_, round_up(width, Panel<S>::kGroup), width);
+    load_panel(columns, panel);
+    if (!factor_panel(panel, tau_ + first, r)) return false;
+    store_panel(panel, block.v);
+    if (keep_.below_diagonal) store_panel(panel, columns);
+    for (long j = 0; j < width; ++j) {
+      for (long i = 0; i <= j; ++i) columns(i, j) = r.get(i, j);
+    }
+    gram(panel, t);
+    triangular_factor(tau_ + first, t);
+    store_panel(t, block.t);
+    return true;
+  }
+
+  View<S> a_;
+  long k_;
+  S* tau_;
+  Keep keep_;
+  Widths widths_;
+  S *v_, *t_, *space_;
+  Pack<S>*panel_, *panel_r_, *panel_t_;
+};
+
+// ----------------------------------------------------------- passes, shared between the threads
+
+// Call body(i) for every line of a matrix of this size.
+template <class S, class Body>
+void for_lines(Pool& pool, long lines, long length, Body body) {
+  constexpr long bytes = 1 << 18;  // worth handing over
+  const long each = std::max(1L, bytes / std::max(1L, length * long(sizeof(S))));
+  parallel_for(pool, ceil_divide(lines, each), [&](long part) {
+    for (long i = part * each; i < std::min(lines, (part + 1) * each); ++i) body(i);
+  });
+}
+
+// Copy the leading columns that `to` has room for. Returns the largest magnitude in all of `from`.
+template <class S>
+RealOf<S> copy_columns(View<S> from, View<S> to, Pool& pool) {
+  using T = RealOf<S>;
+  const long length = line_length(from), parts = length * kParts<S>;
+  std::atomic<T> largest{0};
+  for_lines<S>(pool, lines(from), length, [&](long i) {
+    const T found = largest_magnitude(reinterpret_cast<const T*>(line(from, i)), parts);
+    T known = largest;
+    while (!largest.compare_exchange_weak(known, larger(known, found))) {
+    }
+    if (i < lines(to)) std::copy_n(line(from, i), line_length(to), line(to, i));
+  });
+  return largest;
+}
+
+// R := the upper triangle of A, which may be the same memory, and zeros below.
+template <class S>
+void copy_upper(View<S> a, View<S> r, Pool& pool) {
+  const long length = line_length(r);
+  for_lines<S>(pool, lines(r), length, [&](long i) {
+    const bool by_rows = r.order == Order::kRows;
+    const long split = std::min(length, by_rows ? i : i + 1);
+    S *from = line(a, i), *to = line(r, i);
+    if (by_rows) {
+      std::fill(to, to + split, S(0));
+      if (to != from) std::copy(from + split, from + length, to + split);
+    } else {
+      std::fill(to + split, to + length, S(0));
+      if (to != from) std::copy(from, from + split, to);
+    }
+  });
+}
+
+template <class S>
+void multiply_by(RealOf<S> factor, View<S> a, bool only_upper) {
+  for (long i = 0; i < a.rows; ++i) {
+    for (long j = only_upper ? i : 0; j < a.cols; ++j) a(i, j) *= factor;
+  }
+}
+
+template <class S>
+void fill_zero(View<S> a, Pool& pool) {
+  for_lines<S>(pool, lines(a), line_length(a),
+               [&](long i) { std::fill_n(line(a, i), line_length(a), S(0)); });
+}
+
+// Q of a factorization, in the arrays that are wanted.
+template <class S>
+void form_q(const QrProblem<S>& problem, const Factorization<S>& factors, Pool& pool) {
+  const long m = problem.m, k = problem.k();
+  const bool full = problem.q_full;
+  const View<S> q = dense(full ? problem.q_full : problem.q, m, full ? m : k, problem.order);
+  fill_zero(q, pool);
+  factors.form(q);
+  if (full && problem.q) copy_columns(q, dense(problem.q, m, k, problem.order), pool);
+}
+
+// ------------------------------------------------------------------- reflectors that are given
+
+// Blocks of k given reflectors, each put together when it is asked for.
+template <class S>
+class GivenReflectors {
+ public:
+  static size_t workspace(long m, long k) {
+    const long width = widths_for(k).block;
+    return Workspace::size<S>(m * width) + Workspace::size<S>(width * width);
+  }
+
+  GivenReflectors(View<S> h, const S* tau, long k, Workspace& workspace)
+      : h_(h), tau_(tau), k_(k), width_(widths_for(k).block) {
+    v_ = workspace.take<S>(h.rows * width_);
+    t_ = workspace.take<S>(width_ * width_);
+  }
+
+  long width() const { return width_; }
+
+  BlockReflector<S> block_at(long first) const {
+    const long width = std::min(width_, k_ - first), rows = h_.rows - first;
+    const BlockReflector<S> block{dense(v_, rows, width, h_.order),
+                                  dense(t_, width, width, h_.order)};
+    unpack_reflectors(h_.block(first, first, rows, width), tau_ + first, block);
+    return block;
+  }
+
+ private:
+  View<S> h_;
+  const S* tau_;
+  long k_, width_;
+  S *v_, *t_;
+};
+
+}  // namespace
+
+// A is copied to where R arises and worked on there: in h, or in r if that is large enough, or
+// else where Q will be. Of a wide matrix only the left square is factored, if Q is wanted: the rest
+// of R is Q^H times the rest of A, a single product.
+template <class S>
+void factor_blocked(const QrProblem<S>& problem, Pool& pool) {
+  const long m = problem.m, n = problem.n, k = problem.k();
+  const Order order = problem.order;
+  const View<S> a = dense(const_cast<S*>(problem.a), m, n, order);
+  const bool wants_q = problem.q || problem.q_full;
+  S* in_place = problem.h ? problem.h : m <= n ? problem.r : nullptr;
+  bool by_product = in_place && wants_q && m < n;
+
+  const long q_cols = problem.q_full ? m : k;
+  const typename Factorization<S>::Keep keep{problem.h != nullptr, wants_q};
+  Workspace workspace(Factorization<S>::workspace(m, n, q_cols, keep) + Workspace::size<S>(k) +
+                      Workspace::size<S>(m * k));
+  S* tau = problem.tau ? problem.tau : workspace.take<S>(k);
+  View<S> work = in_place         ? dense(in_place, m, n, order)
+                 : problem.q_full ? dense(problem.q_full, m, m, order)
+                 : problem.q      ? dense(problem.q, m, k, order)
+                                  : dense(workspace.take<S>(m * k), m, k, order);
+  if (by_product || !in_place) work = work.block(0, 0, m, k);
+
+  const RealOf<S> scale = scale_for(copy_columns(a, work, pool));
+  if (scale != scale) return fill_nan(problem);
+  if (scale != 1) {
+    if (by_product) {  // of numbers out of range
+      by_product = false;
+      work = dense(in_place, m, n, order);
+      copy_columns(a, work, pool);
+    }
+    multiply_by(scale, work, false);
+  }
+  if (problem.scale) *problem.scale = scale;
+
+  Factorization<S> factors(work, tau, q_cols, keep, workspace);
+  if (!factors.run()) return factor_lapack(problem);
+  if (scale != 1) multiply_by(1 / scale, work, true);
+  const View<S> r = dense(problem.r, k, n, order);
+  if (problem.r) copy_upper(work.block(0, 0, k, work.cols), r.block(0, 0, k, work.cols), pool);
+  if (wants_q) form_q(problem, factors, pool);
+  if (by_product) {
+    const View<S> q = dense(problem.q ? problem.q : problem.q_full, m, m, order);
+    for (S* target : {problem.r, problem.h}) {
+      if (!target) continue;
+      multiply(S(1), Op::kAdjoint, q, Op::kPlain, a.block(0, m, m, n - m), S(0),
+               dense(target, m, n, order).block(0, m, m, n - m));
+    }
+  }
+}
+
+template <class S>
+void form_blocked(const FormProblem<S>& problem, Pool& pool) {
+  const long m = problem.m, n = problem.n, k = problem.k;
+  const long space = 2 * widths_for(k).block * n;
+  Workspace workspace(GivenReflectors<S>::workspace(m, k) + Workspace::size<S>(space));
+  const View<S> h = dense(const_cast<S*>(problem.h), m, n, problem.order);
+  const View<S> q = dense(problem.q, m, n, problem.order);
+  const GivenReflectors<S> reflectors(h, problem.tau, k, workspace);
+  fill_zero(q, pool);
+  form_columns(
+      q, k, reflectors.width(), [&](long first) { return reflectors.block_at(first); },
+      workspace.take<S>(space));
+}
+
+template <class S>
+void apply_blocked(const ApplyProblem<S>& problem, Pool& pool) {
+  const long m = problem.m, k = problem.k, rows = problem.rows, cols = problem.cols;
+  const Order order = problem.order;
+  const long space_size = 2 * widths_for(k).block * (problem.left ? cols : rows);
+  Workspace workspace(GivenReflectors<S>::workspace(m, k) + Workspace::size<S>(space_size));
+  const View<S> h = dense(const_cast<S*>(problem.h), m, k, order);
+  const GivenReflectors<S> reflectors(h, problem.tau, k, workspace);
+  S* space = workspace.take<S>(space_size);
+
+  const View<S> out = dense(problem.out, rows, cols, order);
+  copy_columns(dense(const_cast<S*>(problem.c), rows, cols, order), out, pool);
+  const long width = reflectors.width(), last = round_up(k, width) - width;
+  for (long i = 0; i < k; i += width) {
+    // Q C and C Q^H begin with the last reflectors
+    const long first = problem.left == problem.adjoint ? i : last - i;
+    const BlockReflector<S> block = reflectors.block_at(first);
+    if (problem.left) {
+      apply_left(block, problem.adjoint, out.block(first, 0, rows - first, cols), space);
+    } else {
+      apply_right(block, problem.adjoint, out.block(0, first, rows, cols - first), space);
+    }
+  }
+}
+
+#define INSTANTIATE(S)                                           \
+  template void factor_blocked<S>(const QrProblem<S>&, Pool&);   \
+  template void form_blocked<S>(const FormProblem<S>&, Pool&);   \
+  template void apply_blocked<S>(const ApplyProblem<S>&, Pool&);
+JAXQR_FOR_SCALARS(INSTANTIATE)
+
+}  // namespace jaxqr

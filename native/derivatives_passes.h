@@ -1,0 +1,166 @@
+// Passes over the entries of large matrices of either order: O(n^2) work between products.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+
+#include "block_reflector.h"
+
+namespace jaxqr {
+
+// The entries [begin, end) of a line that are on or above the diagonal.
+struct Span {
+  long begin, end;
+};
+
+template <class S>
+Span upper_span(const View<S>& x, long l) {
+  const long length = line_length(x);
+  return x.order == Order::kRows ? Span{std::min(l, length), length}
+                                 : Span{0, std::min(l + 1, length)};
+}
+
+// Run body(begin, end) over ranges of [0, count), on the pool where they are work enough.
+// `cost` is the number of entries that one index stands for.
+inline void for_ranges(Pool& pool, long count, long cost,
+                       const std::function<void(long, long)>& body) {
+  constexpr long kWork = 1 << 15;  // entries that outweigh waking up a thread
+  const long ranges = std::min(count, count * cost / kWork + 1);
+  if (ranges <= 1) return body(0, count);
+  parallel_for(pool, ranges,
+               [&](long i) { body(count * i / ranges, count * (i + 1) / ranges); });
+}
+
+template <class S>
+S real_part(S x) {
+  if constexpr (kIsComplex<S>) {
+    return x.real();
+  } else {
+    return x;
+  }
+}
+
+// to := factor conj(from), `count` scalars.
+template <class S>
+void copy_conjugate(Pool& pool, RealOf<S> factor, const S* from, long count, S* to) {
+  for_ranges(pool, count, 1, [=](long begin, long end) {
+    const auto* x = reinterpret_cast<const RealOf<S>*>(from);
+    auto* y = reinterpret_cast<RealOf<S>*>(to);
+    if constexpr (kIsComplex<S>) {
+      for (long i = begin; i < end; ++i) {
+        y[2 * i] = factor * x[2 * i];
+        y[2 * i + 1] = -factor * x[2 * i + 1];
+      }
+    } else {
+      for (long i = begin; i < end; ++i) y[i] = factor * x[i];
+    }
+  });
+}
+
+template <class S>
+void copy(Pool& pool, const S* from, long count, S* to) {
+  for_ranges(pool, count, 1,
+             [=](long begin, long end) { std::copy(from + begin, from + end, to + begin); });
+}
+
+// to := factor triu(from), with a real diagonal, and zero in rows from `live` on. `from` may be
+// `to`.
+template <class S>
+void copy_triangle(Pool& pool, RealOf<S> factor, const View<S>& from, long live,
+                   const View<S>& to) {
+  const bool by_rows = to.order == Order::kRows;
+  for_ranges(pool, lines(to), line_length(to), [&](long first, long last) {
+    for (long l = first; l < last; ++l) {
+      Span span = upper_span(to, l);
+      if (by_rows && l >= live) span.begin = span.end;
+      if (!by_rows) span.end = std::min(span.end, live);
+      const S* x = line(from, l);
+      S* y = line(to, l);
+      std::fill(y, y + span.begin, S(0));
+      for (long i = span.begin; i < span.end; ++i) y[i] = factor * x[i];
+      std::fill(y + span.end, y + line_length(to), S(0));
+      if (l >= span.begin && l < span.end) y[l] = real_part(y[l]);
+    }
+  });
+}
+
+// Visit a square matrix in place: on_pair(X_ij, X_ji) for i > j, and on_diagonal(X_ii). It goes by
+// small tiles, as one of the two strides through memory.
+template <class S, class OnPair, class OnDiagonal>
+void for_pairs(Pool& pool, const View<S>& x, const OnPair& on_pair,
+               const OnDiagonal& on_diagonal) {
+  constexpr long kTile = 16;
+  const long n = x.rows, tiles = (n + kTile - 1) / kTile;
+  const long row = x.order == Order::kRows ? x.ld : 1, column = x.order == Order::kRows ? 1 : x.ld;
+  for_ranges(pool, tiles, kTile * n, [&](long first, long last) {
+    for (long t = first; t < last; ++t) {
+      const long begin = t * kTile, end = std::min(n, begin + kTile);
+      for (long left = 0; left < end; left += kTile) {
+        for (long i = begin; i < end; ++i) {
+          for (long j = left; j < std::min(i, left + kTile); ++j) {
+            on_pair(x.data[i * row + j * column], x.data[j * row + i * column]);
+          }
+        }
+      }
+      for (long i = begin; i < end; ++i) on_diagonal(x.data[i * (row + column)]);
+    }
+  });
+}
+
+// Set to zero the columns that do not count.
+template <class S>
+void drop_columns(const bool* counts, const View<S>& x) {
+  for (long j = 0; j < x.cols; ++j) {
+    if (counts[j]) continue;
+    for (long i = 0; i < x.rows; ++i) x(i, j) = 0;
+  }
+}
+
+// |x|, whatever its exponent; NaN if a part is.
+template <class S>
+JAXQR_INLINE RealOf<S> modulus(S x) {
+  if constexpr (kIsComplex<S>) {
+    const RealOf<S> a = std::abs(x.real()), b = std::abs(x.imag());
+    const RealOf<S> large = a > b ? a : b, small = a > b ? b : a, ratio = small / large;
+    return large == 0 ? small : large * std::sqrt(1 + ratio * ratio);
+  } else {
+    return std::abs(x);
+  }
+}
+
+// (8.3): mark which of the leading columns of R count. `norms` is memory for k reals.
+template <class S>
+void find_independent(const DerivativeProblem<S>& problem, RealOf<S>* norms, bool* counts) {
+  using T = RealOf<S>;
+  const long k = problem.k();
+  const bool by_rows = problem.order == Order::kRows;
+  const View<const S> r = dense(problem.r, k, problem.n, problem.order);
+  // The weight keeps sums from overflow; it is well if the diagonal over the tolerance overflows.
+  const T weight = T(1) / (1 << 16);
+  const T tolerance = static_cast<T>(std::max(problem.m, problem.n)) *
+                      std::numeric_limits<T>::epsilon();
+  std::fill(norms, norms + k, T(0));
+  for (long l = 0; l < k; ++l) {
+    const S* x = line(r, l);
+    if (by_rows) {
+      for (long j = l; j < k; ++j) norms[j] += weight * modulus(x[j]);
+      continue;
+    }
+    constexpr int kSums = 16;  // a single sum would be a chain of dependent additions
+    T sums[kSums] = {};
+    long i = 0;
+    for (; i + kSums <= l + 1; i += kSums) {
+      for (int s = 0; s < kSums; ++s) sums[s] += weight * modulus(x[i + s]);
+    }
+    for (; i <= l; ++i) sums[0] += weight * modulus(x[i]);
+    for (int s = 0; s < kSums; ++s) norms[l] += sums[s];
+  }
+  for (long j = 0; j < k; ++j) {
+    counts[j] = weight / tolerance * modulus(r(j, j)) > norms[j];
+    if (problem.pivoted && j) counts[j] = counts[j] && counts[j - 1];
+  }
+}
+
+}  // namespace jaxqr

@@ -1,0 +1,219 @@
+// Householder's method on packed matrices, one matrix in each lane: the reflectors of a panel.
+//
+// Scalars here are Packs: every branch is on shapes, never on values, except the search for
+// columns that lost their accuracy.
+#pragma once
+
+#include "range.h"
+#include "simd.h"
+
+namespace jaxqr {
+
+// Columns in a panel.
+template <class S>
+constexpr int kPanel = kIsComplex<S> ? 2 : 4;
+
+// A packed matrix: panels of kPanel columns, each stored row by row. What is read together lies
+// together; by rows or by columns the strides would often be powers of two, bad for the cache.
+template <class S>
+struct Panels {
+  Pack<S>* data;
+  long rows;
+
+  static long size(long rows, long cols) {
+    return rows * ((cols + kPanel<S> - 1) / kPanel<S>) * kPanel<S>;
+  }
+  long index(long i, long j) const {
+    return (j / kPanel<S> * rows + i) * kPanel<S> + j % kPanel<S>;
+  }
+  Pack<S>* at(long i, long j) const { return data + index(i, j); }
+};
+
+// H_1, ..., H_k: vectors below the diagonal of `v`, with implied ones on it.
+template <class S>
+struct Reflectors {
+  Panels<S> v;
+  long count;
+  Pack<S>* tau;
+  Pack<S>* gram;  // v_j^H v_i at gram[j * kPanel + i % kPanel], for i < j of the same panel
+
+  const Pack<S>* gram_from(long j) const { return gram + j * kPanel<S> + j % kPanel<S>; }
+};
+
+// ------------------------------------------------------------------- one reflector, as larfg
+
+template <class S>
+struct Reflector {
+  Pack<S> tau, inverse;  // v = inverse x below the diagonal
+  Vector<RealOf<S>> beta;
+};
+
+template <class T>
+JAXQR_INLINE Vector<T> with_opposite_sign(Vector<T> x, Vector<T> of) {
+  const Mask<T> sign = reinterpret_cast<Mask<T>>(broadcast(-T(0)));
+  const Mask<T> opposite = ~reinterpret_cast<Mask<T>>(of) & sign;
+  return reinterpret_cast<Vector<T>>(reinterpret_cast<Mask<T>>(x) | opposite);
+}
+
+// The reflector of a column with `alpha` on the diagonal; `squares` is the sum of the squares that
+// it annihilates: of the entries below the diagonal and of alpha's imaginary part.
+template <class S>
+JAXQR_INLINE Reflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> squares) {
+  using T = RealOf<S>;
+  const auto trivial = squares == 0;
+  const Vector<T> norm = square_root<T>(alpha.re * alpha.re + squares);
+  const Vector<T> beta = trivial ? alpha.re : with_opposite_sign<T>(norm, alpha.re);
+  Pack<S> d = alpha;  // alpha - beta
+  d.re -= beta;
+  const Vector<T> one = broadcast(T(1));
+  Pack<S> tau, inverse;
+  if constexpr (kIsComplex<S>) {
+    tau = scale(-d, one / beta);
+    inverse = scale(conj(d), one / abs2(d));
+  } else {
+    tau = {-d.re / beta};
+    inverse = {one / d.re};
+  }
+  const Pack<S> zero = Pack<S>::zero();
+  return {select(trivial, zero, tau), select(trivial, zero, inverse), beta};
+}
+
+// The sum of the squares of a column.
+template <class S>
+inline Vector<RealOf<S>> sum_of_squares(const Pack<S>* x, long rows) {
+  Vector<RealOf<S>> even{}, odd{};
+  long i = 0;
+  for (; i + 2 <= rows; i += 2) {
+    even += abs2(x[i * kPanel<S>]);
+    odd += abs2(x[(i + 1) * kPanel<S>]);
+  }
+  return i < rows ? even + abs2(x[i * kPanel<S>]) + odd : even + odd;
+}
+
+// The lanes in which a sum of squares is too small to be trusted, as squares may have underflowed.
+template <class T>
+JAXQR_INLINE Mask<T> small_squares(Vector<T> squares) {
+  return squares < kLeastSquare<T>;
+}
+
+// The lanes in which a column has an entry that is not zero.
+template <class S>
+__attribute__((noinline)) Mask<RealOf<S>> nonzero(const Pack<S>* x, long rows) {
+  Mask<RealOf<S>> found{};
+  for (long i = 0; i < rows; ++i) {
+    const Pack<S> entry = x[i * kPanel<S>];
+    found |= entry.re != 0;
+    if constexpr (kIsComplex<S>) found |= entry.im != 0;
+  }
+  return found;
+}
+
+// The lanes in which the squares that a reflector annihilates in the column x are too small for it
+// although they are not all zero.
+template <class S>
+JAXQR_INLINE Mask<RealOf<S>> lost_squares(Vector<RealOf<S>> squares, const Pack<S>* x, long rows) {
+  using T = RealOf<S>;
+  const Mask<T> small = small_squares<T>(squares);
+  if (__builtin_expect(!any<T>(small), true)) return Mask<T>{};
+  Mask<T> found = nonzero<S>(x + kPanel<S>, rows - 1);
+  if constexpr (kIsComplex<S>) found |= x->im != 0;
+  return small & found;
+}
+
+// ------------------------------------------------------------------- the reflectors of a panel
+
+// Factors P columns that lie side by side, from the panel's diagonal down. A column's products with
+// all others are gathered while the reflector before it is applied, so that every reflector takes
+// a single pass over the panel:
+//   products[c] = x_C^H x_c over the rows below C's diagonal, x_C being the next to eliminate.
+// Products with later columns give their projections, those with earlier ones the Gram matrix.
+template <class S, int P>
+class PanelFactor {
+ public:
+  using T = RealOf<S>;
+
+  PanelFactor(Pack<S>* x, long rows, Pack<S>* tau, Pack<S>* gram)
+      : x_(x), rows_(rows), tau_(tau), gram_(gram) {}
+
+  // Eliminate `count` of the columns, and return the lanes that lost accuracy.
+  JAXQR_INLINE Mask<T> run(long count) {
+    clear();
+    for (long i = 1; i < rows_; ++i) gather<0>(row(i));
+    eliminate<0>(count);
+    return lost_;
+  }
+
+ private:
+  Pack<S>* row(long i) const { return x_ + i * kPanel<S>; }
+
+  JAXQR_INLINE void clear() {
+    JAXQR_UNROLL
+    for (int c = 0; c < P; ++c) products_[c] = Pack<S>::zero();
+  }
+
+  template <int C>
+  JAXQR_INLINE void gather(const Pack<S>* x) {
+    JAXQR_UNROLL
+    for (int c = 0; c < P; ++c) {
+      if (c == C) {
+        products_[c].re += abs2(x[c]);
+      } else {
+        add_adjoint_product(products_[c], x[C], x[c]);
+      }
+    }
+  }
+
+  template <int C>
+  JAXQR_INLINE void eliminate(long count) {
+    if (C >= count) return;
+    Pack<S>* top = row(C);
+    Vector<T> squares = products_[C].re;
+    if constexpr (kIsComplex<S>) squares += top[C].im * top[C].im;
+    lost_ |= lost_squares<S>(squares, top + C, rows_ - C);
+    const Reflector<S> reflector = make_reflector<S>(top[C], squares);
+    tau_[C] = reflector.tau;
+    top[C] = from_real<S>(reflector.beta);
+    const Pack<S> adjoint_inverse = conj(reflector.inverse);
+    Pack<S> w[P];
+    JAXQR_UNROLL
+    for (int c = 0; c < P; ++c) {
+      if (c == C) continue;
+      w[c] = top[c];
+      add_product(w[c], adjoint_inverse, products_[c]);
+      if (c < C) {
+        gram_[C * kPanel<S> + c] = w[c];
+      } else {
+        w[c] = conj(reflector.tau) * w[c];
+        top[c] = top[c] - w[c];
+      }
+    }
+    clear();
+    if (C + 1 < rows_) reflect<C>(row(C + 1), reflector.inverse, w);
+    for (long i = C + 2; i < rows_; ++i) {
+      reflect<C>(row(i), reflector.inverse, w);
+      if constexpr (C + 1 < P) gather<C + 1>(row(i));
+    }
+    if constexpr (C + 1 < P) eliminate<C + 1>(count);
+  }
+
+  template <int C>
+  JAXQR_INLINE void reflect(Pack<S>* x, Pack<S> inverse, const Pack<S> (&w)[P]) {
+    x[C] = x[C] * inverse;
+    JAXQR_UNROLL
+    for (int c = C + 1; c < P; ++c) subtract_product(x[c], x[C], w[c]);
+  }
+
+  Pack<S>* x_;
+  long rows_;
+  Pack<S>*tau_, *gram_;
+  Pack<S> products_[P];
+  Mask<T> lost_{};
+};
+
+template <class S, int P>
+__attribute__((noinline)) Mask<RealOf<S>> factor_panel(Pack<S>* x, long rows, long count,
+                                                       Pack<S>* tau, Pack<S>* gram) {
+  return PanelFactor<S, P>(x, rows, tau, gram).run(count);
+}
+
+}  // namespace jaxqr

@@ -1,0 +1,166 @@
+// Inner products, combinations and reflectors of columns in panels, with the sums of several
+// columns in registers.
+#pragma once
+
+#include <cmath>
+
+#include "panel.h"
+#include "range.h"
+
+namespace jaxqr {
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
+// Reflectors that are applied together, and the columns that they are applied to: their products
+// take half of the registers.
+constexpr int kGroup = Panel<float>::kGroup;
+template <class S>
+constexpr int kColumns = kRegisters / (2 * kGroup * kParts<S>);
+
+// ------------------------------------------------------------------------------- inner products
+
+template <class T, int Step, int... Lane>
+JAXQR_INLINE Vector<T> fold(Vector<T> a, Vector<T> b, std::integer_sequence<int, Lane...>) {
+  constexpr int width = kWidth<T>;
+  return __builtin_shufflevector(a, b, ((Lane & Step) ? width + Lane - Step : Lane)...) +
+         __builtin_shufflevector(a, b, ((Lane & Step) ? width + Lane : Lane + Step)...);
+}
+
+// Lane l of the result is the sum of rows[l].
+template <class T, int Step = kWidth<T> / 2>
+JAXQR_INLINE Vector<T> sums(Vector<T>* rows) {
+  JAXQR_UNROLL
+  for (int i = 0; i < Step; ++i) {
+    rows[i] = fold<T, Step>(rows[i], rows[i + Step], std::make_integer_sequence<int, kWidth<T>>{});
+  }
+  if constexpr (Step > 1) {
+    return sums<T, Step / 2>(rows);
+  } else {
+    return rows[0];
+  }
+}
+
+// w[p][a] = v_a^H c_p over the packs from `first` on, of columns `stride` apart.
+template <int K, int P, class S>
+JAXQR_INLINE void inner_products(const Pack<S>* v, const Pack<S>* c, long stride, long first,
+                                 long last, S (&w)[P][K]) {
+  using T = RealOf<S>;
+  constexpr int count = P * K * kParts<S>, width = kWidth<T>;
+  Pack<S> sums_of[P][K];
+  JAXQR_UNROLL
+  for (int e = 0; e < P * K; ++e) sums_of[e / K][e % K] = Pack<S>::zero();
+  for (long i = first; i < last; ++i) {
+    Pack<S> x[K];
+    JAXQR_UNROLL
+    for (int a = 0; a < K; ++a) x[a] = v[a * stride + i];
+    JAXQR_UNROLL
+    for (int p = 0; p < P; ++p) {
+      const Pack<S> y = c[p * stride + i];
+      JAXQR_UNROLL
+      for (int a = 0; a < K; ++a) add_adjoint_product(sums_of[p][a], x[a], y);
+    }
+  }
+  Vector<T>* parts = reinterpret_cast<Vector<T>*>(sums_of);
+  T* to = reinterpret_cast<T*>(w);
+  if constexpr (count % width == 0) {
+    JAXQR_UNROLL
+    for (int e = 0; e < count; e += width) store_unaligned(to + e, sums<T>(parts + e));
+  } else {
+    JAXQR_UNROLL
+    for (int e = 0; e < count; ++e) to[e] = sum<T>(parts[e]);
+  }
+}
+
+// c_p -= sum of z[p][a] v_a
+template <int K, int P, class S>
+JAXQR_INLINE void subtract_combinations(const Pack<S>* v, const S (&z)[P][K], Pack<S>* c,
+                                        long stride, long first, long last) {
+  Pack<S> factor[P][K];
+  JAXQR_UNROLL
+  for (int e = 0; e < P * K; ++e) factor[e / K][e % K] = spread(z[e / K][e % K]);
+  for (long i = first; i < last; ++i) {
+    Pack<S> x[K];
+    JAXQR_UNROLL
+    for (int a = 0; a < K; ++a) x[a] = v[a * stride + i];
+    JAXQR_UNROLL
+    for (int p = 0; p < P; ++p) {
+      Pack<S> y = c[p * stride + i];
+      JAXQR_UNROLL
+      for (int a = 0; a < K; ++a) subtract_product(y, x[a], factor[p][a]);
+      c[p * stride + i] = y;
+    }
+  }
+}
+
+// C := (I - V T V^H)^H C, on P columns; T by columns.
+template <int K, int P, class S>
+JAXQR_INLINE void reflect(const Pack<S>* v, const S (&t)[K][K], Pack<S>* c, long stride,
+                          long first, long last) {
+  S w[P][K], z[P][K];
+  inner_products(v, c, stride, first, last, w);
+  JAXQR_UNROLL
+  for (int p = 0; p < P; ++p) {
+    JAXQR_UNROLL
+    for (int a = 0; a < K; ++a) {
+      z[p][a] = 0;
+      JAXQR_UNROLL
+      for (int b = 0; b <= a; ++b) z[p][a] += product(conjugate(t[a][b]), w[p][b]);
+    }
+  }
+  subtract_combinations(v, z, c, stride, first, last);
+}
+
+template <class S>
+struct Elimination {
+  S tau;
+  RealOf<S> beta;
+  bool exact;  // no squares were lost
+};
+
+template <class S>
+bool is_zero(const Pack<S>* x, long first, long last) {
+  const RealOf<S>* parts = reinterpret_cast<const RealOf<S>*>(x + first);
+  return largest_magnitude(parts, (last - first) * kParts<S> * kWidth<RealOf<S>>) == 0;
+}
+
+// The reflector that annihilates column j below its entry j; the column becomes its vector.
+template <class S>
+Elimination<S> eliminate(Panel<S> panel, long j) {
+  using T = RealOf<S>;
+  Pack<S>* x = panel.column(j);
+  const long first = j / Panel<S>::kLanes, last = panel.packs();
+  const S alpha = panel.get(j, j);
+  panel.set(j, j, 0);
+  Vector<T> even{}, odd{};
+  long i = first;
+  for (; i + 2 <= last; i += 2) {
+    even += abs2(x[i]);
+    odd += abs2(x[i + 1]);
+  }
+  if (i < last) even += abs2(x[i]);
+  const T re = std::real(alpha), im = std::imag(alpha);
+  const T rest = sum<T>(even + odd) + im * im, squares = rest + re * re;
+  const bool exact = squares >= kLeastSquare<T>;
+  if ((rest == 0 || !exact) && im == 0 && is_zero(x, first, last)) {
+    panel.set(j, j, 1);
+    return {0, re, true};
+  }
+  const T beta = -std::copysign(std::sqrt(squares), re);
+  const S difference = alpha - beta;  // of numbers of opposite sign
+  S inverse, tau = -difference / beta;
+  if constexpr (kIsComplex<S>) {
+    inverse = std::conj(difference) / std::norm(difference);
+  } else {
+    inverse = 1 / difference;
+  }
+  const Pack<S> factor = spread(inverse);
+  for (i = first; i < last; ++i) x[i] = x[i] * factor;
+  panel.set(j, j, 1);
+  return {tau, beta, exact};
+}
+
+}  // namespace jaxqr
