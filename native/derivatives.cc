@@ -4,9 +4,8 @@
 // Products with a triangular factor or result run over blocks of rows or columns, which leaves
 // out the zeros. JAX pairs cotangents without conjugation: the rules hold for Qbar = conj(dq),
 // Rbar = conj(dr), and conj(Abar) is wanted.
-#include "derivatives_passes.h"
+#include "derivatives_factors.h"
 #include "routines.h"
-#include "workspace.h"
 
 namespace jaxqr {
 namespace {
@@ -31,67 +30,6 @@ template <class S>
 size_t square_bytes(long n) {
   return Workspace::size<S>(n * padded<S>(n));
 }
-
-template <class S>
-View<S> dense(const S* data, long rows, long cols, Order order) {
-  return dense(const_cast<S*>(data), rows, cols, order);  // an operand: no routine writes to it
-}
-
-// The fixed operands of a rule, R and its triangle times the scale (8.8). They are the problem's
-// own arrays, save for matrices that are scaled or have columns that do not count.
-template <class S>
-struct Factors {
-  Factors(const DerivativeProblem<S>& problem, Pool& pool, Workspace& workspace)
-      : scale(*problem.scale),
-        counts(workspace.take<bool>(problem.k())),
-        all(judge(problem, workspace.take<RealOf<S>>(problem.k()), counts)),
-        copies(copied_bytes(problem)) {
-    const long k = problem.k(), n = problem.n;
-    live = k;
-    while (problem.pivoted && live && !counts[live - 1]) --live;
-    q = dense(problem.q, problem.m, k, problem.order);
-    r = dense(problem.r, k, n, problem.order);
-    if (scale != 1) {
-      const View<S> scaled = dense(copies.take<S>(k * n), k, n, problem.order);
-      copy_triangle(pool, scale, r, k, scaled);
-      r = scaled;
-    }
-    triangle = r.block(0, 0, k, k);
-    if (all) return;
-    const View<S> restricted = dense(copies.take<S>(k * k), k, k, problem.order);
-    copy_triangle(pool, RealOf<S>(1), triangle, k, restricted);
-    for (long i = 0; i < k; ++i) {
-      for (long j = 0; !counts[i] && j < k; ++j) restricted(i, j) = i == j ? 1 : 0;
-    }
-    triangle = restricted;
-  }
-
-  // Of the workspace that the constructor takes from.
-  static size_t bytes(long k) {
-    return Workspace::size<bool>(k) + Workspace::size<RealOf<S>>(k);
-  }
-
-  RealOf<S> scale;
-  bool* counts;      // which columns count, (8.3)
-  bool all;          // whether all do
-  long live;         // rows of R that have a derivative: if pivoted, those of columns that count
-  View<S> q;         // m x k
-  View<S> r;         // k x n
-  View<S> triangle;  // R_m of (8.5), k x k
-
- private:
-  static bool judge(const DerivativeProblem<S>& problem, RealOf<S>* norms, bool* counts) {
-    find_independent(problem, norms, counts);
-    return std::all_of(counts, counts + problem.k(), [](bool c) { return c; });
-  }
-  size_t copied_bytes(const DerivativeProblem<S>& problem) const {
-    const long k = problem.k();
-    return (scale == 1 ? 0 : Workspace::size<S>(k * problem.n)) +
-           (all ? 0 : Workspace::size<S>(k * k));
-  }
-
-  Workspace copies;
-};
 
 // ------------------------------------------------------------------------------------ tangents
 

@@ -85,8 +85,8 @@ void tangent_group(Group<S>& g, Lanes lanes) {
 
 // ----------------------------------------------------------------------------------- cotangents
 //
-// JAX pairs cotangents without conjugation: the rules are to be fed the conjugates of Qbar and Rbar,
-// and the conjugate of their result is wanted. That is the same as conj(Q) and conj(R) for Q and R.
+// JAX pairs cotangents without conjugation: Qbar and Rbar come conjugated, and the conjugate of
+// Abar is wanted. That is the rules with conj(Q) and conj(R) for Q and R.
 
 // (8.6), of Qbar in `g.like_a` and R_b in `g.like_r`. It leaves Abar in `g.like_a`.
 template <class S>
@@ -172,11 +172,9 @@ void cotangent_lanes(const DerivativeProblem<S>& problem, Pool& pool) {
   run_groups<S>(problem, pool, cotangent_group<S>);
 }
 
-#ifndef JAXQR_FOR_SCALARS_TEST
 #define INSTANTIATE(S)                                                 \
   template void tangent_lanes<S>(const DerivativeProblem<S>&, Pool&);  \
   template void cotangent_lanes<S>(const DerivativeProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
-#endif
 
 }  // namespace jaxqr

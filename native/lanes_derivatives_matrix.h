@@ -13,16 +13,16 @@
 namespace jaxqr {
 
 #if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kRegisters = 32;
+constexpr int kVectorRegisters = 32;
 #else
-constexpr int kRegisters = 16;
+constexpr int kVectorRegisters = 16;
 #endif
 
 // Rows and columns of a tile. Its accumulators, twice as many if complex, take half the registers.
 template <class S>
-constexpr int kTileCols = kRegisters / kParts<S> >= 16 ? 4 : 2;
+constexpr int kTileCols = kVectorRegisters / kParts<S> >= 16 ? 4 : 2;
 template <class S>
-constexpr int kTileRows = kRegisters / kParts<S> == 32 ? 4 : 2;
+constexpr int kTileRows = kVectorRegisters / kParts<S> == 32 ? 4 : 2;
 constexpr long kMaxTile = 4;
 
 enum class Fill { kFull, kUpper, kLower };
@@ -82,7 +82,8 @@ size_t matrix_bytes(PackedShape shape) {
 // entry, and in an upper triangle what tiles on its diagonal have below it, and the imaginary parts
 // on it.
 template <class E>
-LaneMatrix<E> take_matrix(Workspace& workspace, PackedShape shape, Fill fill = Fill::kFull) {
+[[gnu::noinline]] LaneMatrix<E> take_matrix(Workspace& workspace, PackedShape shape,
+                                            Fill fill = Fill::kFull) {
   E* const memory = workspace.take<E>(shape.size());
   const LaneMatrix<E> x{memory + shape.front(), shape.rows, shape.cols, shape.stride(), 1, fill};
   std::fill(memory, x.data, E());
@@ -96,7 +97,7 @@ LaneMatrix<E> take_matrix(Workspace& workspace, PackedShape shape, Fill fill = F
 }
 
 template <class E>
-void clear(const LaneMatrix<E>& x) {
+[[gnu::noinline]] void clear(const LaneMatrix<E>& x) {
   for (long i = 0; i < x.rows; ++i) std::fill(x.at(i, 0), x.at(i, x.cols), E());
 }
 
@@ -148,21 +149,28 @@ JAXQR_INLINE void accumulate(Tile<S>& tile, const Pack<S>* a, long a_row, long a
   }
 }
 
-// Call store(p, q) for the entries of the tile at (i, j) that are inside the matrix.
-template <class S, class Store>
-JAXQR_INLINE void for_each_inside(const LaneMatrix<Pack<S>>& c, long i, long j, Store store) {
-  if (i + kTileRows<S> <= c.rows && j + kTileCols<S> <= c.cols) {
+// tile := factor C, for the tile of C at (i, j).
+template <class S>
+JAXQR_INLINE void load_tile(const LaneMatrix<Pack<S>>& c, long i, long j,
+                            Vector<RealOf<S>> factor, Tile<S>& tile) {
+  JAXQR_UNROLL
+  for (int p = 0; p < kTileRows<S>; ++p) {
     JAXQR_UNROLL
-    for (int p = 0; p < kTileRows<S>; ++p) {
-      JAXQR_UNROLL
-      for (int q = 0; q < kTileCols<S>; ++q) store(p, q);
-    }
-  } else {
+    for (int q = 0; q < kTileCols<S>; ++q) tile.entry[p][q] = scale(c(i + p, j + q), factor);
+  }
+}
+
+// C := factor tile, where the tile at (i, j) is inside the matrix.
+template <class S>
+JAXQR_INLINE void store_tile(const Tile<S>& tile, Vector<RealOf<S>> factor,
+                             const LaneMatrix<Pack<S>>& c, long i, long j) {
+  const bool inside = i + kTileRows<S> <= c.rows && j + kTileCols<S> <= c.cols;
+  JAXQR_UNROLL
+  for (int p = 0; p < kTileRows<S>; ++p) {
     JAXQR_UNROLL
-    for (int p = 0; p < kTileRows<S>; ++p) {
-      JAXQR_UNROLL
-      for (int q = 0; q < kTileCols<S>; ++q) {
-        if (i + p < c.rows && j + q < c.cols) store(p, q);
+    for (int q = 0; q < kTileCols<S>; ++q) {
+      if (inside || (i + p < c.rows && j + q < c.cols)) {
+        c(i + p, j + q) = scale(tile.entry[p][q], factor);
       }
     }
   }
@@ -172,9 +180,8 @@ enum class Update { kSet, kAdd, kSubtract };
 
 // C := A B, C + A B or C - A B; with conj(A) for A if `kConjugate`.
 template <bool kConjugate, class S, class E>
-__attribute__((noinline, noclone)) void multiply_tiles(Update update, const LaneMatrix<Pack<S>>& c,
-                                              const LaneMatrix<Pack<S>>& a,
-                                              const LaneMatrix<E>& b) {
+[[gnu::noinline]] void multiply_tiles(Update update, const LaneMatrix<Pack<S>>& c,
+                                      const LaneMatrix<Pack<S>>& a, const LaneMatrix<E>& b) {
   constexpr long rows = kTileRows<S>, cols = kTileCols<S>;
   const Vector<RealOf<S>> sign = broadcast(RealOf<S>(update == Update::kSubtract ? -1 : 1));
   for (long j = 0; j < c.cols; j += cols) {
@@ -187,15 +194,10 @@ __attribute__((noinline, noclone)) void multiply_tiles(Update update, const Lane
       if (b.fill == Fill::kLower) first = std::max(first, j);
       if (b.fill == Fill::kUpper) last = std::min(last, j + cols);
       Tile<S> tile = {};
+      if (update != Update::kSet) load_tile<S>(c, i, j, sign, tile);
       accumulate<kConjugate>(tile, a.at(i, first), a.row_step, a.col_step, b.at(first, j),
                              b.row_step, b.col_step, last - first);
-      if (update == Update::kSet) {
-        for_each_inside<S>(c, i, j, [&](int p, int q) { c(i + p, j + q) = tile.entry[p][q]; });
-      } else {
-        for_each_inside<S>(c, i, j, [&](int p, int q) {
-          c(i + p, j + q) = c(i + p, j + q) + scale(tile.entry[p][q], sign);
-        });
-      }
+      store_tile<S>(tile, sign, c, i, j);
     }
   }
 }
@@ -270,22 +272,16 @@ JAXQR_INLINE void solve_tile(Tile<S>& x, const Triangle<E, R>& t, long j) {
 
 // X := X T^-1.
 template <class S, class E, class R>
-__attribute__((noinline, noclone)) void solve_right(const LaneMatrix<Pack<S>>& x,
-                                           const Triangle<E, R>& t) {
-  constexpr int rows = kTileRows<S>, cols = kTileCols<S>;
-  for (long j = 0; j < x.cols; j += cols) {
-    for (long i = 0; i < x.rows; i += rows) {
-      Tile<S> sum = {};
-      accumulate<false>(sum, x.at(i, 0), x.row_step, x.col_step, t.entries.at(0, j),
+[[gnu::noinline]] void solve_right(const LaneMatrix<Pack<S>>& x, const Triangle<E, R>& t) {
+  const Vector<RealOf<S>> minus = broadcast(RealOf<S>(-1));
+  for (long j = 0; j < x.cols; j += kTileCols<S>) {
+    for (long i = 0; i < x.rows; i += kTileRows<S>) {
+      Tile<S> tile;  // of -X
+      load_tile<S>(x, i, j, minus, tile);
+      accumulate<false>(tile, x.at(i, 0), x.row_step, x.col_step, t.entries.at(0, j),
                         t.entries.row_step, t.entries.col_step, j);
-      Tile<S> tile;
-      JAXQR_UNROLL
-      for (int p = 0; p < rows; ++p) {
-        JAXQR_UNROLL
-        for (int q = 0; q < cols; ++q) tile.entry[p][q] = x(i + p, j + q) - sum.entry[p][q];
-      }
       solve_tile<S>(tile, t, j);
-      for_each_inside<S>(x, i, j, [&](int p, int q) { x(i + p, j + q) = tile.entry[p][q]; });
+      store_tile<S>(tile, minus, x, i, j);
     }
   }
 }

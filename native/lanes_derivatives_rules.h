@@ -7,7 +7,7 @@ namespace jaxqr {
 
 // X := X_c
 template <class S>
-void keep_columns(const LaneView<S>& x, const Mask<RealOf<S>>* counts) {
+[[gnu::noinline]] void keep_columns(const LaneView<S>& x, const Mask<RealOf<S>>* counts) {
   for (long i = 0; i < x.rows; ++i) {
     for (long j = 0; j < x.cols; ++j) x(i, j) = select(counts[j], x(i, j), Pack<S>::zero());
   }
@@ -15,7 +15,7 @@ void keep_columns(const LaneView<S>& x, const Mask<RealOf<S>>* counts) {
 
 // X := D X
 template <class S>
-void keep_rows(const LaneView<S>& x, const Mask<RealOf<S>>* counts) {
+[[gnu::noinline]] void keep_rows(const LaneView<S>& x, const Mask<RealOf<S>>* counts) {
   for (long i = 0; i < x.rows; ++i) {
     for (long j = 0; j < x.cols; ++j) x(i, j) = select(counts[i], x(i, j), Pack<S>::zero());
   }

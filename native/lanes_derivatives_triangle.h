@@ -76,7 +76,7 @@ void store_lanes(const LaneView<S>& from, Lanes lanes, long batch, const Place* 
 }
 
 template <class S>
-void scale_entries(const LaneView<S>& x, Vector<RealOf<S>> by) {
+[[gnu::noinline]] void scale_entries(const LaneView<S>& x, Vector<RealOf<S>> by) {
   for (long i = 0; i < x.rows; ++i) {
     for (long j = 0; j < x.cols; ++j) x(i, j) = scale(x(i, j), by);
   }
@@ -113,7 +113,8 @@ class TriangleGroup {
  public:
   using T = RealOf<S>;
 
-  TriangleGroup(Workspace& workspace, const DerivativeProblem<S>& problem, const Place* places)
+  [[gnu::noinline]] TriangleGroup(Workspace& workspace, const DerivativeProblem<S>& problem,
+                                  const Place* places)
       : problem_(problem), places_(places), k_(problem.k()) {
     r_ = take_matrix<Pack<S>>(workspace, {k_, problem.n}, Fill::kUpper);
     restricted_ = take_matrix<Pack<S>>(workspace, {k_, k_}, Fill::kUpper);
@@ -127,7 +128,7 @@ class TriangleGroup {
            Workspace::size<Mask<T>>(k) + reciprocals_bytes<Vector<T>>(k);
   }
 
-  void load(Lanes lanes) {
+  [[gnu::noinline]] void load(Lanes lanes) {
     load_lanes<S>(problem_.r, lanes, problem_.batch, places_, r_);
     load_scale(lanes);
     if (scaled_) scale_entries<S>(r_, scale_);

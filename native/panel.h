@@ -87,18 +87,20 @@ bool factor_panel(Panel<S> panel, S* tau, Panel<S> r);
 
 // T of H_1 ... H_n = I - V T V^H by columns, (4.2), from tau and the products V^H V, of which `t`
 // holds those above its diagonal. The rows of `t` are rounded up to a group, too.
-constexpr long kMostReflectors = 256;
+constexpr long kMostReflectors = 128;
 template <class S>
 void gram(Panel<S> v, Panel<S> t);
 template <class S>
 void triangular_factor(const S* tau, Panel<S> t);
 
-// A small matrix by rows: column p of the panel is row p. Its rows are rounded up to this.
-constexpr long kRowMultiple = 16;
+// A small matrix by rows is a panel whose column p is the matrix's row p. There is room for this
+// multiple of columns and rows of it.
+constexpr long kSmallMultiple = 16;
 
-// C := T V1^H C, V1 being the leading rows of V: what C contributes to (I - V T V^H) C from above.
+// TO := U X, both by rows, with an upper triangular matrix U by columns, or its conjugate. The
+// panel of U is square.
 template <class S>
-void project(Panel<S> v, Panel<S> t, Panel<S> c_by_rows);
+void multiply_triangle(Panel<S> u, bool conjugated, Panel<S> x_by_rows, Panel<S> to_by_rows);
 
 // Q := -V Z.
 template <class S>

@@ -15,7 +15,6 @@
 #include <atomic>
 #include <limits>
 
-#include "derivatives_passes.h"
 #include "reflector_groups.h"
 #include "workspace.h"
 

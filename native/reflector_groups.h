@@ -1,12 +1,12 @@
 // Reflectors of a panel applied to the columns of a large one: a small group of columns meets all
-// of them while it is in the cache. That reads and writes the large panel once; products of matrices
-// with as few reflectors would read it twice and copy it.
+// of them while it is in the cache. That reads and writes the large panel once; products of
+// matrices with as few reflectors would read it twice and copy it.
 #pragma once
 
 #include <algorithm>
 
-#include "derivatives_passes.h"
 #include "panel_kernels.h"
+#include "passes.h"
 
 namespace jaxqr {
 

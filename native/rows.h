@@ -1,20 +1,26 @@
-// Rows of one matrix in lanes: Pack (g, j) of a block has entry j of kWidth rows in a row, those of
-// group g.
+// Rows of one matrix in lanes: Pack (g, j) of a block has entry j of kWidth consecutive rows, those
+// of group g.
 #pragma once
 
 #include "lanes_derivatives_matrix.h"
 
 namespace jaxqr {
 
-// A dense matrix.
+// Rows [first, first + count) of a dense matrix.
 template <class S>
-struct TallMatrix {
-  S* data;
-  long rows, cols;
+struct RowRange {
+  S* matrix;
+  long rows, cols;  // of the matrix
   Order order;
+  long first, count;
 };
 
-// ----------------------------------------- packs of numbers that are side by side in memory
+template <class S>
+constexpr long group_total(long rows) {
+  return (rows + kWidth<RealOf<S>> - 1) / kWidth<RealOf<S>>;
+}
+
+// ------------------------------------------------------ numbers that are side by side in memory
 
 template <class T, int... Lane>
 JAXQR_INLINE Pack<std::complex<T>> deinterleave(Vector<T> a, Vector<T> b,
@@ -23,16 +29,14 @@ JAXQR_INLINE Pack<std::complex<T>> deinterleave(Vector<T> a, Vector<T> b,
           __builtin_shufflevector(a, b, (2 * Lane + 1)...)};
 }
 
-// Vector `Half`, 0 or 1, of the numbers of a pack in memory.
-template <int Half, class T, int... Lane>
+// The reals from `First` on of the numbers in a pack.
+template <int First, class T, int... Lane>
 JAXQR_INLINE Vector<T> interleave(Pack<std::complex<T>> x, std::integer_sequence<int, Lane...>) {
-  constexpr int width = kWidth<T>;
-  return __builtin_shufflevector(
-      x.re, x.im, ((Half * width + Lane) / 2 + (Lane % 2 ? width : 0))...);
+  return __builtin_shufflevector(x.re, x.im, ((First + Lane) / 2 + Lane % 2 * kWidth<T>)...);
 }
 
 template <class S>
-JAXQR_INLINE Pack<S> load_pack(const S* from) {
+JAXQR_INLINE Pack<S> load_numbers(const S* from) {
   using T = RealOf<S>;
   if constexpr (kIsComplex<S>) {
     return deinterleave<T>(load_unaligned(reals(from)), load_unaligned(reals(from) + kWidth<T>),
@@ -43,12 +47,12 @@ JAXQR_INLINE Pack<S> load_pack(const S* from) {
 }
 
 template <class S>
-JAXQR_INLINE void store_pack(S* to, Pack<S> x) {
+JAXQR_INLINE void store_numbers(Pack<S> x, S* to) {
   using T = RealOf<S>;
   if constexpr (kIsComplex<S>) {
-    const auto lanes = std::make_integer_sequence<int, kWidth<T>>{};
+    constexpr std::make_integer_sequence<int, kWidth<T>> lanes{};
     store_unaligned(reals(to), interleave<0, T>(x, lanes));
-    store_unaligned(reals(to) + kWidth<T>, interleave<1, T>(x, lanes));
+    store_unaligned(reals(to) + kWidth<T>, interleave<kWidth<T>, T>(x, lanes));
   } else {
     store_unaligned(to, x.re);
   }
@@ -64,57 +68,54 @@ const Place* row_places(Workspace& workspace, long cols) {
   return places;
 }
 
-// Rows [first, first + count) of a matrix. Lanes beyond them are zero.
+// Lanes beyond the last row are zero.
 template <class S>
-void load_rows(const TallMatrix<const S>& from, long first, long count, const Place* places,
-               const LaneMatrix<Pack<S>>& to) {
+[[gnu::noinline]] void load_rows(const RowRange<const S>& from, const Place* places,
+                                 const LaneMatrix<Pack<S>>& to) {
   using T = RealOf<S>;
   constexpr long width = kWidth<T>;
-  const long length = from.cols * kParts<S>;
-  for (long row = first; row < first + count; row += width) {
-    const long g = (row - first) / width, used = std::min(width, first + count - row);
-    if (from.order == Order::kRows) {
-      pack<T>(reals(from.data) + row * length, length, static_cast<int>(used), places,
-              (from.rows - row) * length, vectors(to.at(g, 0)));
-      continue;
+  const long length = from.cols * kParts<S>, groups = group_total<S>(from.count);
+  if (from.order == Order::kRows) {
+    for (long g = 0; g < groups; ++g) {
+      const long row = from.first + g * width;
+      pack<T>(reals(from.matrix) + row * length, length, group_count<T>(from.count - g * width),
+              places, (from.rows - row) * length, vectors(to.at(g, 0)));
     }
-    for (long j = 0; j < from.cols; ++j) {
-      const S* column = from.data + j * from.rows + row;
-      if (used == width) {
-        to(g, j) = load_pack<S>(column);
-      } else {
-        S rest[width] = {};
-        std::copy(column, column + used, rest);
-        to(g, j) = load_pack<S>(rest);
-      }
-    }
+    return;
+  }
+  for (long j = 0; j < from.cols; ++j) {
+    const S* const column = from.matrix + j * from.rows + from.first;
+    const long whole = from.count / width;
+    for (long g = 0; g < whole; ++g) to(g, j) = load_numbers<S>(column + g * width);
+    if (whole == groups) continue;
+    S rest[width] = {};
+    std::copy(column + whole * width, column + from.count, rest);
+    to(whole, j) = load_numbers<S>(rest);
   }
 }
 
-// Rows [first, first + count) of a matrix.
 template <class S>
-void store_rows(const LaneMatrix<Pack<S>>& from, long first, long count, const Place* places,
-                const TallMatrix<S>& to) {
+[[gnu::noinline]] void store_rows(const LaneMatrix<Pack<S>>& from, const Place* places,
+                                  const RowRange<S>& to) {
   using T = RealOf<S>;
   constexpr long width = kWidth<T>;
-  const long length = to.cols * kParts<S>;
-  for (long row = first; row < first + count; row += width) {
-    const long g = (row - first) / width, used = std::min(width, first + count - row);
-    if (to.order == Order::kRows) {
-      unpack<T>(vectors(from.at(g, 0)), length, static_cast<int>(used), places,
-                (first + count - row) * length, reals(to.data) + row * length);
-      continue;
+  const long length = to.cols * kParts<S>, groups = group_total<S>(to.count);
+  if (to.order == Order::kRows) {
+    for (long g = 0; g < groups; ++g) {
+      const long rest = to.count - g * width;
+      unpack<T>(vectors(from.at(g, 0)), length, group_count<T>(rest), places, rest * length,
+                reals(to.matrix) + (to.first + g * width) * length);
     }
-    for (long j = 0; j < to.cols; ++j) {
-      S* const column = to.data + j * to.rows + row;
-      if (used == width) {
-        store_pack<S>(column, from(g, j));
-      } else {
-        S rest[width];
-        store_pack<S>(rest, from(g, j));
-        std::copy(rest, rest + used, column);
-      }
-    }
+    return;
+  }
+  for (long j = 0; j < to.cols; ++j) {
+    S* const column = to.matrix + j * to.rows + to.first;
+    const long whole = to.count / width;
+    for (long g = 0; g < whole; ++g) store_numbers<S>(from(g, j), column + g * width);
+    if (whole == groups) continue;
+    S rest[width];
+    store_numbers<S>(from(whole, j), rest);
+    std::copy(rest, rest + to.count - whole * width, column + whole * width);
   }
 }
 

@@ -52,8 +52,9 @@ def assert_factors(name, a, mode="reduced", **options):
     diagonal = np.diagonal(r, axis1=-2, axis2=-1)
     assert np.all(diagonal.imag == 0)
     if options.get("pivoting"):
-        sizes = np.abs(diagonal)
-        assert np.all(sizes[..., 1:] <= sizes[..., :-1] * (1 + 10 * np.finfo(a.dtype).eps))
+        sizes, info = np.abs(diagonal), np.finfo(a.dtype)
+        # denormal numbers, which some platforms flush, are in no order
+        assert np.all(sizes[..., 1:] <= sizes[..., :-1] * (1 + 10 * info.eps) + info.tiny)
     if options.get("positive_diagonal"):
         assert np.all(diagonal.real >= 0)
 
@@ -120,7 +121,7 @@ def test_pivoted_qr_and_rq_are_scipys(shape, dtype):
     left, right = jaxqr.ql(a), jaxqr.rq(a.T)
     np.testing.assert_allclose(left.L, right.R.mT, atol=1e-13)
     np.testing.assert_allclose(left.Q, right.Q.mT, atol=1e-13)
-    np.testing.assert_array_equal(jaxqr.ql(a, "l"), left.L)
+    np.testing.assert_allclose(jaxqr.ql(a, "l"), left.L, atol=1e-13)
     np.testing.assert_array_equal(jaxqr.rq(a.T, "r"), right.R)
     assert residual_ratio(a, left.Q @ left.L) < LIMIT
 

@@ -87,6 +87,7 @@ def _load() -> tuple[str | None, str]:
         for target in TARGETS:
             handler = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")
+            jax.ffi.register_ffi_target_as_batch_partitionable(target)
     except (OSError, AttributeError, KeyError, RuntimeError) as error:
         if wanted == "require":
             raise ImportError(f"jaxqr: JAXQR_NATIVE=require, but {error}") from error

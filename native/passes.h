@@ -2,9 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <functional>
-#include <limits>
 
 #include "block_reflector.h"
 
@@ -115,51 +113,6 @@ void drop_columns(const bool* counts, const View<S>& x) {
   for (long j = 0; j < x.cols; ++j) {
     if (counts[j]) continue;
     for (long i = 0; i < x.rows; ++i) x(i, j) = 0;
-  }
-}
-
-// |x|, whatever its exponent; NaN if a part is.
-template <class S>
-JAXQR_INLINE RealOf<S> modulus(S x) {
-  if constexpr (kIsComplex<S>) {
-    const RealOf<S> a = std::abs(x.real()), b = std::abs(x.imag());
-    const RealOf<S> large = a > b ? a : b, small = a > b ? b : a, ratio = small / large;
-    return large == 0 ? small : large * std::sqrt(1 + ratio * ratio);
-  } else {
-    return std::abs(x);
-  }
-}
-
-// (8.3): mark which of the leading columns of R count. `norms` is memory for k reals.
-template <class S>
-void find_independent(const DerivativeProblem<S>& problem, RealOf<S>* norms, bool* counts) {
-  using T = RealOf<S>;
-  const long k = problem.k();
-  const bool by_rows = problem.order == Order::kRows;
-  const View<const S> r = dense(problem.r, k, problem.n, problem.order);
-  // The weight keeps sums from overflow; it is well if the diagonal over the tolerance overflows.
-  const T weight = T(1) / (1 << 16);
-  const T tolerance = static_cast<T>(std::max(problem.m, problem.n)) *
-                      std::numeric_limits<T>::epsilon();
-  std::fill(norms, norms + k, T(0));
-  for (long l = 0; l < k; ++l) {
-    const S* x = line(r, l);
-    if (by_rows) {
-      for (long j = l; j < k; ++j) norms[j] += weight * modulus(x[j]);
-      continue;
-    }
-    constexpr int kSums = 16;  // a single sum would be a chain of dependent additions
-    T sums[kSums] = {};
-    long i = 0;
-    for (; i + kSums <= l + 1; i += kSums) {
-      for (int s = 0; s < kSums; ++s) sums[s] += weight * modulus(x[i + s]);
-    }
-    for (; i <= l; ++i) sums[0] += weight * modulus(x[i]);
-    for (int s = 0; s < kSums; ++s) norms[l] += sums[s];
-  }
-  for (long j = 0; j < k; ++j) {
-    counts[j] = weight / tolerance * modulus(r(j, j)) > norms[j];
-    if (problem.pivoted && j) counts[j] = counts[j] && counts[j - 1];
   }
 }
 
