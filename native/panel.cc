@@ -88,8 +88,9 @@ bool factor_panel(Panel<S> panel, S* tau, Panel<S> r) {
       }
     }
     PanelGroup<S> group(panel, c, tau, r);
-    if (!group.eliminate(std::min<long>(kGroup, panel.cols - c))) return false;
-    group.triangular_factor(t[c / kGroup]);
+    const long count = std::min<long>(kGroup, panel.cols - c);
+    if (!group.eliminate(count)) return false;
+    if (c + count < panel.cols) group.triangular_factor(t[c / kGroup]);
   }
   return true;
 }

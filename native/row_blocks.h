@@ -13,8 +13,8 @@ namespace jaxqr {
 struct Partition {
   long blocks, rows, m;
 
-  Partition(long m, long n) : m(m) {
-    constexpr long wanted = 2048;
+  // Blocks of at least `wanted` rows.
+  Partition(long m, long n, long wanted) : m(m) {
     blocks = std::max(1L, m / wanted);
     rows = round_up(ceil_divide(m, blocks), 16);
     blocks = ceil_divide(m, rows);

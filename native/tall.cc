@@ -54,7 +54,10 @@ void factor_single(const QrProblem<S>& problem) {
 
 template <class S>
 void factor_tall(const QrProblem<S>& problem, Pool& pool) {
-  const Partition parts(problem.m, problem.n);
+  // as many rows as a core's cache holds, unless threads would be idle in a large problem
+  const bool idle = problem.batch * (problem.m / 2048) < pool.threads();
+  const bool large = problem.m * problem.n >= 1 << 15;
+  const Partition parts(problem.m, problem.n, idle && large ? 1024 : 2048);
   if (problem.q_full || (parts.blocks > 1 && (problem.h || problem.tau))) {
     for (long b = 0; b < problem.batch; ++b) factor_blocked(problem.slice(b, 1), pool);
   } else if (parts.blocks == 1) {
