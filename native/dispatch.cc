@@ -15,11 +15,10 @@ template <class S>
 bool lanes_pay(long batch, long m, long n) {
   constexpr long width = kWidth<RealOf<S>>;
   const long larger = std::max(m, n), smaller = std::min(m, n);
-  if (larger > 160) return smaller <= 4 && larger <= 512 && batch >= width;
+  if (larger > 160 && m * n > 12800) return false;
   if (batch == 1) return smaller == 1 && larger <= 16;
   const long filled = batch / ceil_divide(batch, width);  // matrices in a group, on average
-  if (smaller <= 8) return true;
-  if (larger <= 16) return filled >= 2;
+  if (larger <= 16) return smaller <= 8 || filled >= 2;
   return filled >= (larger <= 48 ? 3 : 4);
 }
 
@@ -52,8 +51,7 @@ void factor(const QrProblem<S>& problem, Pool& pool) {
   if (m == 0 || n == 0) return factor_empty(problem);
   if (lanes_pay<S>(problem.batch, m, n)) return factor_lanes(problem, pool);
   if (problem.pivoting) return one_by_one(problem, pool, factor_pivoted<S>);
-  const bool tall = m >= n && n <= kTallColumns && (m <= 64 || m >= 16 * n);
-  if (tall && !problem.q_full) return factor_tall(problem, pool);
+  if (m >= n && n <= kTallColumns && !problem.q_full) return factor_tall(problem, pool);
   one_by_one(problem, pool, factor_blocked<S>);
 }
 

@@ -11,6 +11,7 @@ struct Widths {
 };
 
 inline Widths widths_for(long k) {
+  if (k <= 128) return {16, 16};
   if (k <= 256) return {32, 32};
   return {32, k <= 512 ? 64L : 128L};
 }

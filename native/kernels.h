@@ -23,14 +23,15 @@ struct QrProblem {
   long batch, m, n;
   Order order;
   bool pivoting;
-  const S* a = nullptr;             // m x n
-  S* q = nullptr;                   // m x k
-  S* q_full = nullptr;              // m x m
-  S* r = nullptr;                   // k x n, zero below the diagonal, its diagonal real
-  S* h = nullptr;                   // m x n: R, and the reflectors' vectors below its diagonal
-  S* tau = nullptr;                 // k: H_i = I - tau_i v_i v_i^H, Q = H_1 ... H_k
-  int32_t* p = nullptr;             // n, counted from 0
-  RealOf<S>* scale = nullptr;       // 1: the power of two that A was multiplied by; NaN if A is not finite
+  const S* a = nullptr;   // m x n
+  S* q = nullptr;         // m x k
+  S* q_full = nullptr;    // m x m
+  S* r = nullptr;         // k x n, zero below the diagonal, its diagonal real
+  S* h = nullptr;         // m x n: R, and the reflectors' vectors below its diagonal
+  S* tau = nullptr;       // k: H_i = I - tau_i v_i v_i^H, Q = H_1 ... H_k
+  int32_t* p = nullptr;   // n, counted from 0; null without pivoting
+  // 1: the power of two that A was multiplied by; NaN if A is not finite
+  RealOf<S>* scale = nullptr;
 
   long k() const { return m < n ? m : n; }
 
@@ -88,15 +89,15 @@ struct ApplyProblem {
 };
 
 // The tangent map (dQ, dR) of dA, and its transpose, the cotangent map Abar of (Qbar, Rbar):
-// equations (8.5)-(8.8) of notebooks/derivations.md. JAX pairs cotangents without conjugation:
-// `conjugate` says that Qbar and Rbar come and Abar is wanted conjugated.
+// equations (8.5)-(8.8) of notebooks/derivations.md. JAX pairs cotangents without conjugation: the
+// map of the conjugates of Qbar and Rbar is conj(Abar).
 template <class S>
 struct DerivativeProblem {
   long batch, m, n;
   Order order;
-  bool pivoted;   // columns that count are the leading run, (8.3)
-  const S* q = nullptr;     // m x k
-  const S* r = nullptr;     // k x n
+  bool pivoted;          // columns that count are the leading run, (8.3)
+  const S* q = nullptr;  // m x k
+  const S* r = nullptr;  // k x n
   const RealOf<S>* scale = nullptr;
   // tangent: A in, Q and R out where not null; cotangent: Q and R in where not null, A out
   S* da = nullptr;  // m x n

@@ -35,7 +35,8 @@ class RowBlocks {
   static size_t workspace(const QrProblem<S>& problem, const Partition& parts) {
     const Sizes size(problem, parts);
     return size.kept * square_bytes<S>(problem.n) + Workspace::size<S>(size.kept * size.square) +
-           Workspace::size<Pack<S>>(size.panels) + 2 * Workspace::size<S>(size.units * size.square) +
+           Workspace::size<Pack<S>>(size.panels) +
+           2 * Workspace::size<S>(size.units * size.square) +
            Workspace::size<S>(problem.batch * size.square) + Workspace::size<char>(size.units);
   }
 
