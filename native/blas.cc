@@ -85,7 +85,7 @@ void factor_one(const QrProblem<S>& problem, const S* a) {
   S* work = workspace.take<S>(length);
   int* jpvt = workspace.take<int>(n);
   View<S> h = dense(factored, m, n, Order::kColumns);
-  View<S> from = dense(const_cast<S*>(a), m, n, problem.order);
+  View<S> from = dense(a, m, n, problem.order);
   const RealOf<S> scale = scale_for(
       largest_magnitude(reinterpret_cast<const RealOf<S>*>(a), long(m) * n * kParts<S>));
   if (scale != scale) return fill_nan(problem);

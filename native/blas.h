@@ -28,6 +28,12 @@ View<S> dense(S* data, long rows, long cols, Order order) {
   return {data, rows, cols, order == Order::kRows ? cols : rows, order};
 }
 
+// An operand: no routine writes to it.
+template <class S>
+View<S> dense(const S* data, long rows, long cols, Order order) {
+  return dense(const_cast<S*>(data), rows, cols, order);
+}
+
 enum class Op : char { kPlain = 'N', kTranspose = 'T', kAdjoint = 'C' };
 
 // C := alpha op(A) op(B) + beta C. All three views must have the same order.

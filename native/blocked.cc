@@ -1,5 +1,6 @@
 // One large matrix: what is factored where, and reflectors that are given.
 #include "factorization.h"
+#include "passes.h"
 #include "range.h"
 #include "routines.h"
 
@@ -8,48 +9,23 @@ namespace {
 
 // ----------------------------------------------------------- passes, shared between the threads
 
-// Call body(i) for every line of a matrix of this size.
-template <class S, class Body>
-void for_lines(Pool& pool, long lines, long length, Body body) {
-  constexpr long bytes = 1 << 18;  // worth handing over
-  const long each = std::max(1L, bytes / std::max(1L, length * long(sizeof(S))));
-  parallel_for(pool, ceil_divide(lines, each), [&](long part) {
-    for (long i = part * each; i < std::min(lines, (part + 1) * each); ++i) body(i);
-  });
-}
-
 // Copy the leading columns that `to` has room for. Returns the largest magnitude in all of `from`.
 template <class S>
 RealOf<S> copy_columns(View<S> from, View<S> to, Pool& pool) {
   using T = RealOf<S>;
-  const long length = line_length(from), parts = length * kParts<S>;
+  const long parts = line_length(from) * kParts<S>;
   std::atomic<T> largest{0};
-  for_lines<S>(pool, lines(from), length, [&](long i) {
-    const T found = largest_magnitude(reinterpret_cast<const T*>(line(from, i)), parts);
+  for_ranges(pool, lines(from), line_length(from), [&](long first, long last) {
+    T found = 0;
+    for (long i = first; i < last; ++i) {
+      found = larger(found, largest_magnitude(reinterpret_cast<const T*>(line(from, i)), parts));
+      if (i < lines(to)) std::copy_n(line(from, i), line_length(to), line(to, i));
+    }
     T known = largest;
     while (!largest.compare_exchange_weak(known, larger(known, found))) {
     }
-    if (i < lines(to)) std::copy_n(line(from, i), line_length(to), line(to, i));
   });
   return largest;
-}
-
-// R := the upper triangle of A, which may be the same memory, and zeros below.
-template <class S>
-void copy_upper(View<S> a, View<S> r, Pool& pool) {
-  const long length = line_length(r);
-  for_lines<S>(pool, lines(r), length, [&](long i) {
-    const bool by_rows = r.order == Order::kRows;
-    const long split = std::min(length, by_rows ? i : i + 1);
-    S *from = line(a, i), *to = line(r, i);
-    if (by_rows) {
-      std::fill(to, to + split, S(0));
-      if (to != from) std::copy(from + split, from + length, to + split);
-    } else {
-      std::fill(to + split, to + length, S(0));
-      if (to != from) std::copy(from, from + split, to);
-    }
-  });
 }
 
 template <class S>
@@ -61,8 +37,9 @@ void multiply_by(RealOf<S> factor, View<S> a, bool only_upper) {
 
 template <class S>
 void fill_zero(View<S> a, Pool& pool) {
-  for_lines<S>(pool, lines(a), line_length(a),
-               [&](long i) { std::fill_n(line(a, i), line_length(a), S(0)); });
+  for_ranges(pool, lines(a), line_length(a), [&](long first, long last) {
+    for (long i = first; i < last; ++i) std::fill_n(line(a, i), line_length(a), S(0));
+  });
 }
 
 // Q of a factorization, in the arrays that are wanted.
@@ -119,7 +96,7 @@ template <class S>
 void factor_blocked(const QrProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, k = problem.k();
   const Order order = problem.order;
-  const View<S> a = dense(const_cast<S*>(problem.a), m, n, order);
+  const View<S> a = dense(problem.a, m, n, order);
   const bool wants_q = problem.q || problem.q_full;
   S* in_place = problem.h ? problem.h : m <= n ? problem.r : nullptr;
   bool by_product = in_place && wants_q && m < n;
@@ -151,7 +128,10 @@ void factor_blocked(const QrProblem<S>& problem, Pool& pool) {
   if (!factors.run()) return factor_lapack(problem);
   if (scale != 1) multiply_by(1 / scale, work, true);
   const View<S> r = dense(problem.r, k, n, order);
-  if (problem.r) copy_upper(work.block(0, 0, k, work.cols), r.block(0, 0, k, work.cols), pool);
+  if (problem.r) {
+    copy_triangle(pool, RealOf<S>(1), work.block(0, 0, k, work.cols), k,
+                  r.block(0, 0, k, work.cols));
+  }
   if (wants_q) form_q(problem, factors, pool);
   if (by_product) {
     const View<S> q = dense(problem.q ? problem.q : problem.q_full, m, m, order);
@@ -168,7 +148,7 @@ void form_blocked(const FormProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, k = problem.k;
   const long space = 2 * widths_for(k).block * n;
   Workspace workspace(GivenReflectors<S>::workspace(m, k) + Workspace::size<S>(space));
-  const View<S> h = dense(const_cast<S*>(problem.h), m, n, problem.order);
+  const View<S> h = dense(problem.h, m, n, problem.order);
   const View<S> q = dense(problem.q, m, n, problem.order);
   const GivenReflectors<S> reflectors(h, problem.tau, k, workspace);
   fill_zero(q, pool);
@@ -183,12 +163,12 @@ void apply_blocked(const ApplyProblem<S>& problem, Pool& pool) {
   const Order order = problem.order;
   const long space_size = 2 * widths_for(k).block * (problem.left ? cols : rows);
   Workspace workspace(GivenReflectors<S>::workspace(m, k) + Workspace::size<S>(space_size));
-  const View<S> h = dense(const_cast<S*>(problem.h), m, k, order);
+  const View<S> h = dense(problem.h, m, k, order);
   const GivenReflectors<S> reflectors(h, problem.tau, k, workspace);
   S* space = workspace.take<S>(space_size);
 
   const View<S> out = dense(problem.out, rows, cols, order);
-  copy_columns(dense(const_cast<S*>(problem.c), rows, cols, order), out, pool);
+  copy_columns(dense(problem.c, rows, cols, order), out, pool);
   const long width = reflectors.width(), last = round_up(k, width) - width;
   for (long i = 0; i < k; i += width) {
     // Q C and C Q^H begin with the last reflectors

@@ -38,10 +38,19 @@ inline std::string describe(const Buffer& buffer) {
   return text + "]";
 }
 
-// Checks every buffer of a call against the batch and the dtype of the first.
+template <class S>
+constexpr ffi::DataType kDataType =
+    std::is_same<S, float>::value                 ? ffi::F32
+    : std::is_same<S, double>::value              ? ffi::F64
+    : std::is_same<S, std::complex<float>>::value ? ffi::C64
+                                                  : ffi::C128;
+
+// Checks every buffer of a call against the batch and the dtype of the first. If `transposed`, the
+// buffers hold the transposes of the matrices that are spoken of.
 class Call {
  public:
-  explicit Call(const Buffer& first) : first_(first), dtype_(first.element_type()) {
+  explicit Call(const Buffer& first, bool transposed = false)
+      : first_(first), dtype_(first.element_type()), transposed_(transposed) {
     rank_ = static_cast<long>(first.dimensions().size());
     if (rank_ < 2) {
       fail("an operand must have at least two dimensions, got " + describe(first));
@@ -57,8 +66,8 @@ class Call {
 
   long batch() const { return batch_; }
   ffi::DataType dtype() const { return dtype_; }
-  long rows(bool transposed) const { return size(transposed ? rank_ - 1 : rank_ - 2); }
-  long cols(bool transposed) const { return rows(!transposed); }
+  long rows() const { return size(transposed_ ? rank_ - 1 : rank_ - 2); }
+  long cols() const { return size(transposed_ ? rank_ - 2 : rank_ - 1); }
 
   // The data of a buffer that must have the batch of the first and this matrix or vector behind.
   template <class T>
@@ -80,6 +89,13 @@ class Call {
     return static_cast<T*>(buffer.untyped_data());
   }
 
+  // The data of a buffer that must hold a matrix of this shape.
+  template <class S>
+  S* matrix(const char* name, const Buffer& buffer, long rows, long cols) {
+    if (transposed_) std::swap(rows, cols);
+    return data<S>(name, buffer, kDataType<S>, {rows, cols});
+  }
+
   void fail(const std::string& message) {
     if (error_.success()) error_ = invalid(message);
   }
@@ -91,16 +107,10 @@ class Call {
 
   const Buffer& first_;
   ffi::DataType dtype_;
+  bool transposed_;
   long rank_ = 0, batch_ = 1;
   ffi::Error error_ = ffi::Error::Success();
 };
-
-template <class S>
-constexpr ffi::DataType kDataType =
-    std::is_same<S, float>::value                 ? ffi::F32
-    : std::is_same<S, double>::value              ? ffi::F64
-    : std::is_same<S, std::complex<float>>::value ? ffi::C64
-                                                  : ffi::C128;
 
 // Call body(S{}) for the scalar type S of `dtype`.
 template <class Body>

@@ -18,7 +18,7 @@ long block_size(long n) { return n <= 512 ? 128 : 256; }
 template <class S>
 long padded(long n) {
   constexpr long entries = 64 / sizeof(S);
-  return ((n + entries - 1) / entries | 1) * entries;
+  return (ceil_divide(n, entries) | 1) * entries;
 }
 
 template <class S>

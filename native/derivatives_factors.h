@@ -9,11 +9,6 @@
 
 namespace jaxqr {
 
-template <class S>
-View<S> dense(const S* data, long rows, long cols, Order order) {
-  return dense(const_cast<S*>(data), rows, cols, order);  // an operand: no routine writes to it
-}
-
 // |x|, whatever its exponent; NaN if a part is.
 template <class S>
 JAXQR_INLINE RealOf<S> modulus(S x) {

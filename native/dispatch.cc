@@ -2,11 +2,10 @@
 #include <algorithm>
 
 #include "routines.h"
+#include "scalars.h"
 
 namespace jaxqr {
 namespace {
-
-constexpr long ceil_divide(long x, long y) { return (x + y - 1) / y; }
 
 // Whether one matrix per lane beats one matrix at a time. A group costs the same however many of
 // its lanes are filled, so small batches of larger matrices do not pay; beyond some side the

@@ -8,12 +8,11 @@ namespace {
 
 ffi::Error qr_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingRets results,
                       std::string_view outputs, bool pivoting, bool transposed) {
-  Call call(a);
-  const long m = call.rows(transposed), n = call.cols(transposed), k = std::min(m, n);
+  Call call(a, transposed);
+  const long m = call.rows(), n = call.cols(), k = std::min(m, n);
   return for_dtype(call.dtype(), [&](auto scalar) {
     using S = decltype(scalar);
-    constexpr ffi::DataType type = kDataType<S>, real = kDataType<RealOf<S>>;
-    QrProblem<S> problem{};
+        QrProblem<S> problem{};
     problem.batch = call.batch();
     problem.m = m;
     problem.n = n;
@@ -24,24 +23,20 @@ ffi::Error qr_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingRets res
       std::optional<Buffer> storage;
       const Buffer* to = at(results, i, storage);
       if (!to) return call.fail("fewer results than outputs");
-      const auto matrix = [&](const char* label, long rows, long cols) {
-        return call.data<S>(label, *to, type,
-                            {transposed ? cols : rows, transposed ? rows : cols});
-      };
       if (name == "q") {
-        problem.q = matrix("q", m, k);
+        problem.q = call.matrix<S>("q", *to, m, k);
       } else if (name == "q_full") {
-        problem.q_full = matrix("q_full", m, m);
+        problem.q_full = call.matrix<S>("q_full", *to, m, m);
       } else if (name == "r") {
-        problem.r = matrix("r", k, n);
+        problem.r = call.matrix<S>("r", *to, k, n);
       } else if (name == "h") {
-        problem.h = matrix("h", m, n);
+        problem.h = call.matrix<S>("h", *to, m, n);
       } else if (name == "tau") {
-        problem.tau = call.data<S>("tau", *to, type, {k});
+        problem.tau = call.data<S>("tau", *to, kDataType<S>, {k});
       } else if (name == "p" && pivoting) {
         problem.p = call.data<int32_t>("p", *to, ffi::S32, {n});
       } else if (name == "scale") {
-        problem.scale = call.data<RealOf<S>>("scale", *to, real, {1, 1});
+        problem.scale = call.data<RealOf<S>>("scale", *to, kDataType<RealOf<S>>, {1, 1});
       } else {
         call.fail("unknown output " + std::string(name));
       }
@@ -56,7 +51,7 @@ ffi::Error qr_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingRets res
 ffi::Error form_handler(ffi::ThreadPool xla_pool, Buffer h, Buffer tau,
                         ffi::Result<Buffer> q) {
   Call call(h);
-  const long m = call.rows(false), n = call.cols(false);
+  const long m = call.rows(), n = call.cols();
   const long k = tau.dimensions().size() ? tau.dimensions().back() : -1;
   if (n > m || k > n) call.fail("form needs k <= n <= m, got h " + describe(h));
   return for_dtype(call.dtype(), [&](auto scalar) {
@@ -75,7 +70,7 @@ ffi::Error form_handler(ffi::ThreadPool xla_pool, Buffer h, Buffer tau,
 ffi::Error apply_handler(ffi::ThreadPool xla_pool, Buffer h, Buffer tau, Buffer c,
                          ffi::Result<Buffer> out, bool left, bool adjoint) {
   Call call(h);
-  const long m = call.rows(false), k = call.cols(false);
+  const long m = call.rows(), k = call.cols();
   const Dimensions dims = c.dimensions();
   if (dims.size() < 2 || dims[dims.size() - (left ? 2 : 1)] != m || k > m) {
     call.fail("apply needs k <= m and c to match, got h " + describe(h) + ", c " + describe(c));
@@ -100,7 +95,7 @@ ffi::Error apply_handler(ffi::ThreadPool xla_pool, Buffer h, Buffer tau, Buffer 
 template <class S>
 DerivativeProblem<S> derivative(Call& call, const Buffer& q, const Buffer& r, const Buffer& scale,
                                 bool pivoted, bool transposed) {
-  const long m = call.rows(transposed), k = call.cols(transposed);
+  const long m = call.rows(), k = call.cols();
   const Dimensions dims = r.dimensions();
   const long n = dims.size() < 2 ? -1 : dims[dims.size() - (transposed ? 2 : 1)];
   if (k != std::min(m, n)) call.fail("r does not match q, got " + describe(r));
@@ -111,28 +106,24 @@ DerivativeProblem<S> derivative(Call& call, const Buffer& q, const Buffer& r, co
   problem.order = order_of(transposed);
   problem.pivoted = pivoted;
   problem.q = static_cast<const S*>(q.untyped_data());
-  problem.r = call.data<S>("r", r, kDataType<S>, {transposed ? n : k, transposed ? k : n});
+  problem.r = call.matrix<S>("r", r, k, n);
   problem.scale = call.data<RealOf<S>>("scale", scale, kDataType<RealOf<S>>, {1, 1});
   return problem;
 }
 
 // Q's and R's tangents, or cotangents, among `names`.
 template <class S, class Remaining>
-void pair(Call& call, const Remaining& buffers, std::string_view names, bool transposed,
+void pair(Call& call, const Remaining& buffers, std::string_view names,
           DerivativeProblem<S>& problem) {
   const long m = problem.m, n = problem.n, k = problem.k();
   for_names(names, [&](std::string_view name, size_t i) {
     std::optional<Buffer> storage;
     const Buffer* buffer = at(buffers, i, storage);
     if (!buffer) return call.fail("fewer buffers than names");
-    const auto matrix = [&](const char* label, long rows, long cols) {
-      return call.data<S>(label, *buffer, kDataType<S>,
-                          {transposed ? cols : rows, transposed ? rows : cols});
-    };
     if (name == "q") {
-      problem.dq = matrix("q's (co)tangent", m, k);
+      problem.dq = call.matrix<S>("q's (co)tangent", *buffer, m, k);
     } else if (name == "r") {
-      problem.dr = matrix("r's (co)tangent", k, n);
+      problem.dr = call.matrix<S>("r's (co)tangent", *buffer, k, n);
     } else {
       call.fail("unknown name " + std::string(name));
     }
@@ -142,13 +133,12 @@ void pair(Call& call, const Remaining& buffers, std::string_view names, bool tra
 ffi::Error tangent_handler(ffi::ThreadPool xla_pool, Buffer q, Buffer r, Buffer scale, Buffer da,
                            ffi::RemainingRets results, std::string_view outputs, bool pivoted,
                            bool transposed) {
-  Call call(q);
+  Call call(q, transposed);
   return for_dtype(call.dtype(), [&](auto scalar) {
     using S = decltype(scalar);
     auto problem = derivative<S>(call, q, r, scale, pivoted, transposed);
-    const long m = problem.m, n = problem.n;
-    problem.da = call.data<S>("da", da, kDataType<S>, {transposed ? n : m, transposed ? m : n});
-    pair(call, results, outputs, transposed, problem);
+    problem.da = call.matrix<S>("da", da, problem.m, problem.n);
+    pair(call, results, outputs, problem);
     if (call.failed()) return call.error();
     XlaPool pool(xla_pool);
     jaxqr::tangent(problem, pool);
@@ -159,14 +149,12 @@ ffi::Error tangent_handler(ffi::ThreadPool xla_pool, Buffer q, Buffer r, Buffer 
 ffi::Error cotangent_handler(ffi::ThreadPool xla_pool, Buffer q, Buffer r, Buffer scale,
                              ffi::RemainingArgs cotangents, ffi::Result<Buffer> abar,
                              std::string_view inputs, bool pivoted, bool transposed) {
-  Call call(q);
+  Call call(q, transposed);
   return for_dtype(call.dtype(), [&](auto scalar) {
     using S = decltype(scalar);
     auto problem = derivative<S>(call, q, r, scale, pivoted, transposed);
-    const long m = problem.m, n = problem.n;
-    problem.da =
-        call.data<S>("abar", *abar, kDataType<S>, {transposed ? n : m, transposed ? m : n});
-    pair(call, cotangents, inputs, transposed, problem);
+    problem.da = call.matrix<S>("abar", *abar, problem.m, problem.n);
+    pair(call, cotangents, inputs, problem);
     if (call.failed()) return call.error();
     XlaPool pool(xla_pool);
     jaxqr::cotangent(problem, pool);

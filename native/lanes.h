@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "kernels.h"
+#include "scalars.h"
 
 namespace jaxqr {
 
@@ -148,10 +149,10 @@ using RangeBody = std::function<void(long first, long count)>;
 
 inline void for_groups(Pool& pool, long batch, long width, double cost, const RangeBody& body) {
   constexpr double kBlockCost = 5e5;
-  const long groups = (batch + width - 1) / width;
+  const long groups = ceil_divide(batch, width);
   const long blocks = std::max(1L, std::min(groups, static_cast<long>(groups * cost / kBlockCost)));
-  const long size = (groups + blocks - 1) / blocks * width;
-  parallel_for(pool, (batch + size - 1) / size, [&](long i) {
+  const long size = ceil_divide(groups, blocks) * width;
+  parallel_for(pool, ceil_divide(batch, size), [&](long i) {
     body(i * size, std::min(size, batch - i * size));
   });
 }

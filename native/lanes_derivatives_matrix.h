@@ -12,17 +12,11 @@
 
 namespace jaxqr {
 
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kVectorRegisters = 32;
-#else
-constexpr int kVectorRegisters = 16;
-#endif
-
 // Rows and columns of a tile. Its accumulators, twice as many if complex, take half the registers.
 template <class S>
-constexpr int kTileCols = kVectorRegisters / kParts<S> >= 16 ? 4 : 2;
+constexpr int kTileCols = kRegisters / kParts<S> >= 16 ? 4 : 2;
 template <class S>
-constexpr int kTileRows = kVectorRegisters / kParts<S> == 32 ? 4 : 2;
+constexpr int kTileRows = kRegisters / kParts<S> == 32 ? 4 : 2;
 constexpr long kMaxTile = 4;
 
 enum class Fill { kFull, kUpper, kLower };
@@ -61,12 +55,12 @@ struct PackedShape {
   long rows, cols;
 
   long stride() const {
-    const long tiles = (cols + kMaxTile - 1) / kMaxTile;
+    const long tiles = ceil_divide(cols, kMaxTile);
     return (tiles > 2 ? tiles | 1 : tiles) * kMaxTile;
   }
   // Views in reversed order run over the edge before the first entry.
   long front() const { return kMaxTile * (stride() + 1); }
-  long body() const { return (rows + kMaxTile - 1) / kMaxTile * kMaxTile * stride(); }
+  long body() const { return round_up(rows, kMaxTile) * stride(); }
   // The last is a spare entry, for what a triangle does not have: see triangle_places.
   long size() const { return front() + body() + 1; }
   long slot(long i, long j) const { return i * stride() + j; }

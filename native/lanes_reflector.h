@@ -5,7 +5,7 @@
 #pragma once
 
 #include "range.h"
-#include "simd.h"
+#include "scalars.h"
 
 namespace jaxqr {
 
@@ -21,7 +21,7 @@ struct Panels {
   long rows;
 
   static long size(long rows, long cols) {
-    return rows * ((cols + kPanel<S> - 1) / kPanel<S>) * kPanel<S>;
+    return rows * round_up(cols, kPanel<S>);
   }
   long index(long i, long j) const {
     return (j / kPanel<S> * rows + i) * kPanel<S> + j % kPanel<S>;

@@ -3,30 +3,9 @@
 #pragma once
 
 #include "blas.h"
+#include "scalars.h"
 
 namespace jaxqr {
-
-constexpr long ceil_divide(long x, long y) { return (x + y - 1) / y; }
-constexpr long round_up(long x, long y) { return ceil_divide(x, y) * y; }
-
-template <class S>
-inline S conjugate(S a) {
-  if constexpr (kIsComplex<S>) {
-    return std::conj(a);
-  } else {
-    return a;
-  }
-}
-
-// a b, where neither overflows: the operator of std::complex looks for infinities.
-template <class S>
-JAXQR_INLINE S product(S a, S b) {
-  if constexpr (kIsComplex<S>) {
-    return S(a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real());
-  } else {
-    return a * b;
-  }
-}
 
 // Column j is packs() Packs from data + j * stride on; entry i is lane i % kLanes of pack
 // i / kLanes. Rows past the last are zero, and so are the columns that fill up a group.

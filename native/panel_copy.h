@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "interleave.h"
 #include "panel.h"
 
 namespace jaxqr {
@@ -70,45 +71,6 @@ JAXQR_INLINE bool store_rows(Panel<S> from, long pack, RealOf<S>* to, long step,
   return true;
 }
 
-// --------------------------------------------------------------------------- columns in memory
-
-// The lanes of two vectors, of which one pair holds real and imaginary parts in turn.
-template <class T, int... Lane>
-JAXQR_INLINE Pack<std::complex<T>> split(Vector<T> a, Vector<T> b,
-                                         std::integer_sequence<int, Lane...>) {
-  return {__builtin_shufflevector(a, b, (2 * Lane)...),
-          __builtin_shufflevector(a, b, (2 * Lane + 1)...)};
-}
-
-template <class T, int First, int... Lane>
-JAXQR_INLINE Vector<T> join(Pack<std::complex<T>> x, std::integer_sequence<int, Lane...>) {
-  constexpr int width = kWidth<T>;
-  return __builtin_shufflevector(x.re, x.im, ((First + Lane) / 2 + Lane % 2 * width)...);
-}
-
-template <class S>
-JAXQR_INLINE Pack<S> load_pack(const RealOf<S>* from) {
-  using T = RealOf<S>;
-  if constexpr (kIsComplex<S>) {
-    return split<T>(load_unaligned(from), load_unaligned(from + kWidth<T>),
-                    std::make_integer_sequence<int, kWidth<T>>{});
-  } else {
-    return {load_unaligned(from)};
-  }
-}
-
-template <class S>
-JAXQR_INLINE void store_pack(Pack<S> x, RealOf<S>* to) {
-  using T = RealOf<S>;
-  if constexpr (kIsComplex<S>) {
-    constexpr std::make_integer_sequence<int, kWidth<T>> lanes{};
-    store_unaligned(to, join<T, 0>(x, lanes));
-    store_unaligned(to + kWidth<T>, join<T, kWidth<T>>(x, lanes));
-  } else {
-    store_unaligned(to, x.re);
-  }
-}
-
 // -------------------------------------------------------------------------------- either order
 
 // Store one pack's rows at the rows of `to` from `first` on, as many of them as it has.
@@ -125,7 +87,7 @@ JAXQR_INLINE void store_pack_rows(Panel<S> from, long pack, View<S> to, long fir
   }
   for (long j = 0; j < from.cols; ++j) {
     if (rows == width && to.order == Order::kColumns) {
-      store_pack(from.column(j)[pack], reinterpret_cast<T*>(&to(first, j)));
+      store_numbers<S>(from.column(j)[pack], &to(first, j));
     } else {
       for (long l = 0; l < rows; ++l) to(first + l, j) = from.get(pack * width + l, j);
     }
@@ -144,7 +106,7 @@ JAXQR_INLINE void load_pack_rows(View<S> from, long first, Panel<S> to, long pac
   }
   for (long j = 0; j < from.cols; ++j) {
     if (rows == width && from.order == Order::kColumns) {
-      to.column(j)[pack] = load_pack<S>(reinterpret_cast<const T*>(&from(first, j)));
+      to.column(j)[pack] = load_numbers<S>(&from(first, j));
     } else {
       to.column(j)[pack] = Pack<S>::zero();
       for (long l = 0; l < rows; ++l) to.set(pack * width + l, j, from(first + l, j));

@@ -2,10 +2,7 @@
 // others.
 #pragma once
 
-#include <cmath>
-
-#include "panel.h"
-#include "range.h"
+#include "panel_kernels.h"
 
 namespace jaxqr {
 
@@ -39,16 +36,7 @@ class PanelGroup {
   }
 
   // T of the group by columns, as in `triangular_factor`.
-  void triangular_factor(S (&t)[kColumns][kColumns]) const {
-    for (int p = 0; p < kColumns; ++p) {
-      for (int q = 0; q < p; ++q) {
-        S sum = 0;
-        for (int l = q; l < p; ++l) sum += product(t[l][q], gram_[p][l]);
-        t[p][q] = -product(tau_[p], sum);
-      }
-      t[p][p] = tau_[p];
-    }
-  }
+  void triangular_factor(S (&t)[kColumns][kColumns]) const { group_factor(tau_, gram_, t); }
 
  private:
   using Sums = Pack<S>[kColumns];
@@ -135,23 +123,18 @@ class PanelGroup {
       if (i / kLanes < j / kLanes) panel_.set(i, j, 0);
     }
     const T re = std::real(alpha), im = std::imag(alpha);
-    const T rest = std::real(products_[c]) + im * im, squares = rest + re * re;
+    const T rest = std::real(products_[c]) + im * im;
     const bool trivial = rest == 0 && is_zero_below(j);
-    exact_ &= squares >= kLeastSquare<T> || (trivial && re == 0);
+    exact_ &= rest + re * re >= kLeastSquare<T> || (trivial && re == 0);
     if (trivial) {
       tau_[c] = 0;
       r_.set(j, j, re);
       return 0;
     }
-    const T beta = -std::copysign(std::sqrt(squares), re);
-    const S difference = alpha - beta;
-    tau_[c] = -difference / beta;
-    r_.set(j, j, beta);
-    if constexpr (kIsComplex<S>) {
-      return std::conj(difference) / std::norm(difference);
-    } else {
-      return 1 / difference;
-    }
+    const ScalarReflector<S> reflector = reflector_of(alpha, rest);
+    tau_[c] = reflector.tau;
+    r_.set(j, j, reflector.beta);
+    return reflector.inverse;
   }
 
   // Whether column j is zero below its diagonal, whose imaginary part counts as well.

@@ -2,18 +2,10 @@
 // columns in registers.
 #pragma once
 
-#include <cmath>
-
 #include "panel.h"
 #include "range.h"
 
 namespace jaxqr {
-
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int kRegisters = 32;
-#else
-constexpr int kRegisters = 16;
-#endif
 
 // Reflectors that are applied together, and the columns that they are applied to: their products
 // take half of the registers.
@@ -114,6 +106,20 @@ JAXQR_INLINE void reflect(const Pack<S>* v, const S (&t)[K][K], Pack<S>* c, long
   subtract_combinations(v, z, c, stride, first, last);
 }
 
+// T of a group of reflectors by columns, (4.2), from tau and the products v_l^H v_p at [p][l].
+template <class S>
+inline void group_factor(const S* tau, const S (&products)[kGroup][kGroup],
+                         S (&t)[kGroup][kGroup]) {
+  for (int p = 0; p < kGroup; ++p) {
+    for (int q = 0; q < p; ++q) {
+      S sum = 0;
+      for (int l = q; l < p; ++l) sum += product(t[l][q], products[p][l]);
+      t[p][q] = -product(tau[p], sum);
+    }
+    t[p][p] = tau[p];
+  }
+}
+
 template <class S>
 struct Elimination {
   S tau;
@@ -142,25 +148,17 @@ Elimination<S> eliminate(Panel<S> panel, long j) {
     odd += abs2(x[i + 1]);
   }
   if (i < last) even += abs2(x[i]);
-  const T re = std::real(alpha), im = std::imag(alpha);
-  const T rest = sum<T>(even + odd) + im * im, squares = rest + re * re;
-  const bool exact = squares >= kLeastSquare<T>;
+  const T re = std::real(alpha), im = std::imag(alpha), rest = sum<T>(even + odd) + im * im;
+  const bool exact = rest + re * re >= kLeastSquare<T>;
   if ((rest == 0 || !exact) && im == 0 && is_zero(x, first, last)) {
     panel.set(j, j, 1);
     return {0, re, true};
   }
-  const T beta = -std::copysign(std::sqrt(squares), re);
-  const S difference = alpha - beta;  // of numbers of opposite sign
-  S inverse, tau = -difference / beta;
-  if constexpr (kIsComplex<S>) {
-    inverse = std::conj(difference) / std::norm(difference);
-  } else {
-    inverse = 1 / difference;
-  }
-  const Pack<S> factor = spread(inverse);
+  const ScalarReflector<S> reflector = reflector_of(alpha, rest);
+  const Pack<S> factor = spread(reflector.inverse);
   for (i = first; i < last; ++i) x[i] = x[i] * factor;
   panel.set(j, j, 1);
-  return {tau, beta, exact};
+  return {reflector.tau, reflector.beta, exact};
 }
 
 }  // namespace jaxqr

@@ -31,15 +31,6 @@ inline void for_ranges(Pool& pool, long count, long cost,
                [&](long i) { body(count * i / ranges, count * (i + 1) / ranges); });
 }
 
-template <class S>
-S real_part(S x) {
-  if constexpr (kIsComplex<S>) {
-    return x.real();
-  } else {
-    return x;
-  }
-}
-
 // to := factor conj(from), `count` scalars.
 template <class S>
 void copy_conjugate(Pool& pool, RealOf<S> factor, const S* from, long count, S* to) {
@@ -77,7 +68,11 @@ void copy_triangle(Pool& pool, RealOf<S> factor, const View<S>& from, long live,
       const S* x = line(from, l);
       S* y = line(to, l);
       std::fill(y, y + span.begin, S(0));
-      for (long i = span.begin; i < span.end; ++i) y[i] = factor * x[i];
+      if (factor != 1) {
+        for (long i = span.begin; i < span.end; ++i) y[i] = factor * x[i];
+      } else if (y != x) {
+        std::copy(x + span.begin, x + span.end, y + span.begin);
+      }
       std::fill(y + span.end, y + line_length(to), S(0));
       if (l >= span.begin && l < span.end) y[l] = real_part(y[l]);
     }
@@ -90,7 +85,7 @@ template <class S, class OnPair, class OnDiagonal>
 void for_pairs(Pool& pool, const View<S>& x, const OnPair& on_pair,
                const OnDiagonal& on_diagonal) {
   constexpr long kTile = 16;
-  const long n = x.rows, tiles = (n + kTile - 1) / kTile;
+  const long n = x.rows, tiles = ceil_divide(n, kTile);
   const long row = x.order == Order::kRows ? x.ld : 1, column = x.order == Order::kRows ? 1 : x.ld;
   for_ranges(pool, tiles, kTile * n, [&](long first, long last) {
     for (long t = first; t < last; ++t) {

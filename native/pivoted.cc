@@ -85,7 +85,7 @@ void factor_pivoted(const QrProblem<S>& problem, Pool& pool) {
   int32_t* p = problem.p ? problem.p : workspace.take<int32_t>(n);
   const auto load = [](View<S> from, Panel<S> to) { load_panel(from, to); };
   const auto store = [](View<S> to, Panel<S> from) { store_panel(from, to); };
-  for_blocks(pool, dense(const_cast<S*>(problem.a), m, n, order), a, load);
+  for_blocks(pool, dense(problem.a, m, n, order), a, load);
   std::fill(a.column(n), a.data + size, Pack<S>::zero());
   if (scale != 1) {
     for (Pack<S>* x = a.data; x < a.column(n); ++x) *x = jaxqr::scale(*x, broadcast(scale));

@@ -20,7 +20,7 @@ class ReflectorGroups {
   ReflectorGroups(Panel<S> v, long start, long count, const S* tau, long first)
       : v_(v.column(start)), stride_(v.stride), first_(first), last_(v.packs()), count_(count),
         tau_(tau) {
-    for (long g = 0; g + kGroup <= count; g += kGroup) group_factor(g, t_[g / kGroup]);
+    for (long g = 0; g + kGroup <= count; g += kGroup) find_factor(g, t_[g / kGroup]);
   }
 
   // Apply H_count^H ... H_1^H to the columns of `c` in [begin, end), and call after(j) for each. It
@@ -40,18 +40,13 @@ class ReflectorGroups {
  private:
   const Pack<S>* reflector(long i) const { return v_ + i * stride_; }
 
-  // T of four reflectors by columns, (4.2).
-  void group_factor(long g, S (&t)[kGroup][kGroup]) const {
+  void find_factor(long g, S (&t)[kGroup][kGroup]) const {
+    S products[kGroup][kGroup];
     for (long p = 0; p < kGroup; ++p) {
-      S products[1][kGroup];
-      inner_products(reflector(g), reflector(g + p), stride_, first_, last_, products);
-      for (long q = 0; q < p; ++q) {
-        S sum = 0;
-        for (long l = q; l < p; ++l) sum += product(t[l][q], products[0][l]);
-        t[p][q] = -product(tau_[g + p], sum);
-      }
-      t[p][p] = tau_[g + p];
+      S(&row)[1][kGroup] = reinterpret_cast<S(&)[1][kGroup]>(products[p]);
+      inner_products(reflector(g), reflector(g + p), stride_, first_, last_, row);
     }
+    group_factor(tau_ + g, products, t);
   }
 
   // On kColumns columns.

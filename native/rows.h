@@ -2,6 +2,7 @@
 // of group g.
 #pragma once
 
+#include "interleave.h"
 #include "lanes_derivatives_matrix.h"
 
 namespace jaxqr {
@@ -17,45 +18,7 @@ struct RowRange {
 
 template <class S>
 constexpr long group_total(long rows) {
-  return (rows + kWidth<RealOf<S>> - 1) / kWidth<RealOf<S>>;
-}
-
-// ------------------------------------------------------ numbers that are side by side in memory
-
-template <class T, int... Lane>
-JAXQR_INLINE Pack<std::complex<T>> deinterleave(Vector<T> a, Vector<T> b,
-                                                std::integer_sequence<int, Lane...>) {
-  return {__builtin_shufflevector(a, b, (2 * Lane)...),
-          __builtin_shufflevector(a, b, (2 * Lane + 1)...)};
-}
-
-// The reals from `First` on of the numbers in a pack.
-template <int First, class T, int... Lane>
-JAXQR_INLINE Vector<T> interleave(Pack<std::complex<T>> x, std::integer_sequence<int, Lane...>) {
-  return __builtin_shufflevector(x.re, x.im, ((First + Lane) / 2 + Lane % 2 * kWidth<T>)...);
-}
-
-template <class S>
-JAXQR_INLINE Pack<S> load_numbers(const S* from) {
-  using T = RealOf<S>;
-  if constexpr (kIsComplex<S>) {
-    return deinterleave<T>(load_unaligned(reals(from)), load_unaligned(reals(from) + kWidth<T>),
-                           std::make_integer_sequence<int, kWidth<T>>{});
-  } else {
-    return {load_unaligned(from)};
-  }
-}
-
-template <class S>
-JAXQR_INLINE void store_numbers(Pack<S> x, S* to) {
-  using T = RealOf<S>;
-  if constexpr (kIsComplex<S>) {
-    constexpr std::make_integer_sequence<int, kWidth<T>> lanes{};
-    store_unaligned(reals(to), interleave<0, T>(x, lanes));
-    store_unaligned(reals(to) + kWidth<T>, interleave<kWidth<T>, T>(x, lanes));
-  } else {
-    store_unaligned(to, x.re);
-  }
+  return ceil_divide(rows, kWidth<RealOf<S>>);
 }
 
 // ------------------------------------------------------------------------------- blocks of rows

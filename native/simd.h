@@ -52,6 +52,13 @@ constexpr int kParts = kIsComplex<S> ? 2 : 1;
 template <class T>
 constexpr int kWidth = JAXQR_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
+// Vectors that the processor holds.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
+
 template <class T>
 struct VectorType {
   typedef T type __attribute__((vector_size(JAXQR_VECTOR_BYTES)));

@@ -31,7 +31,7 @@ void factor_single(const QrProblem<S>& problem) {
   const Panel<S> v(workspace.take<Pack<S>>(v_size), m, n);
   const Panel<S> r(workspace.take<Pack<S>>(r_size), n, n);
 
-  load_panel(dense(const_cast<S*>(problem.a), m, n, problem.order), v);
+  load_panel(dense(problem.a, m, n, problem.order), v);
   const RealOf<S> scale = scale_for(largest_entry(v));
   if (scale != scale) return fill_nan(problem);
   if (scale != 1) multiply_by(scale, v);

@@ -110,7 +110,6 @@ class TallDerivative {
   S* sums_;
 
  private:
-  static long ceil_divide(long x, long y) { return (x + y - 1) / y; }
 
   enum Pass { kSum, kFinish };
 
