@@ -17,10 +17,12 @@ has derivatives of all orders in forward and reverse mode; it composes with ``ji
 """
 
 from jaxqr._householder import householder_multiply, householder_product
+from jaxqr._least_squares import lstsq
 from jaxqr._lq import lq, ql, rq
 from jaxqr._qr import qr
 from jaxqr._results import (
     LQResult,
+    LstsqResult,
     PivotedL,
     PivotedLQResult,
     PivotedQRResult,
@@ -34,6 +36,7 @@ from jaxqr._results import (
 
 __all__ = [
     "LQResult",
+    "LstsqResult",
     "PivotedL",
     "PivotedLQResult",
     "PivotedQRResult",
@@ -46,6 +49,7 @@ __all__ = [
     "householder_multiply",
     "householder_product",
     "lq",
+    "lstsq",
     "ql",
     "qr",
     "rq",

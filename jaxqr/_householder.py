@@ -15,10 +15,10 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import identity_like
-from jaxqr._lowering import native, portable
+from jaxqr._lowering import portable
 from jaxqr._lowering.library import CUSOLVER, HIPSOLVER, LAPACK
 from jaxqr._lowering.xla import XLA
-from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, make
+from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, lower_to_kernel, make
 
 
 def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
@@ -176,18 +176,8 @@ for _routine, (_p, _providers) in ROUTINES.items():
         lower(_p, getattr(_provider, _routine), _platform)
 
 # Factorizations have kernels as a whole, see _qr_primitive; Q's reflectors here.
-lower(
-    orgqr_p,
-    native.computes("jaxqr_orgqr", _orgqr_results, (2, 1), LAPACK.orgqr),
-    "cpu",
-    exported=LAPACK.orgqr,
-)
-lower(
-    ormqr_p,
-    native.computes("jaxqr_ormqr", _ormqr_results, (2, 1, 2), LAPACK.ormqr),
-    "cpu",
-    exported=LAPACK.ormqr,
-)
+lower_to_kernel(orgqr_p, ranks=(2, 1), results=_orgqr_results, otherwise=LAPACK.orgqr)
+lower_to_kernel(ormqr_p, ranks=(2, 1, 2), results=_ormqr_results, otherwise=LAPACK.ormqr)
 
 linear_jvp(orgqr_p, portable.orgqr, linear_from=2)
 linear_jvp(ormqr_p, portable.ormqr, linear_from=2)

@@ -13,8 +13,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxqr._lowering import native
-from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, make, name_outputs
+from jaxqr._algebra import H, mm
+from jaxqr._primitive import (
+    CoreResult,
+    Shape,
+    is_zero,
+    linear_jvp,
+    lower_to_kernel,
+    make,
+    name_outputs,
+)
 from jaxqr._tangents import thin_jvp, thin_vjp
 
 
@@ -83,12 +91,7 @@ def _transpose_tangent(
 
 qr_jvp_p = make("qr_jvp", ranks=(2,), results=_tangent_results, body=_tangent, linear_from=3)
 name_outputs(qr_jvp_p)
-lower(
-    qr_jvp_p,
-    native.computes("jaxqr_qr_jvp", _tangent_results, (2,), _tangent),
-    "cpu",
-    exported=_tangent,
-)
+lower_to_kernel(qr_jvp_p, ranks=(2,), results=_tangent_results, otherwise=_tangent)
 linear_jvp(qr_jvp_p, _tangent, linear_from=3)
 ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
 
@@ -153,12 +156,7 @@ def _transpose_cotangent(
 
 
 qr_vjp_p = make("qr_vjp", ranks=(2,), results=_cotangent_results, body=_cotangent, linear_from=3)
-lower(
-    qr_vjp_p,
-    native.computes("jaxqr_qr_vjp", _cotangent_results, (2,), _cotangent),
-    "cpu",
-    exported=_cotangent,
-)
+lower_to_kernel(qr_vjp_p, ranks=(2,), results=_cotangent_results, otherwise=_cotangent)
 linear_jvp(qr_vjp_p, _cotangent, linear_from=3)
 ad.primitive_transposes[qr_vjp_p] = _transpose_cotangent
 
@@ -187,3 +185,55 @@ def _transpose_columns(
 columns_p = make("columns", ranks=(1, 2), results=_columns_results, body=_columns, linear_from=1)
 linear_jvp(columns_p, _columns, linear_from=1)
 ad.primitive_transposes[columns_p] = _transpose_columns
+
+
+# ------------------------------------------------------------- products with a tangent, both sides
+
+
+def products(da: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Of a tangent dA: dA X and dA^H Y. Their transpose is one sum of outer products."""
+    da_x, ha_y = products_p.bind(x, y, da)
+    return da_x, ha_y
+
+
+def _products_results(x: Shape, y: Shape, da: Shape) -> list[CoreResult]:
+    return [((da[0], x[1]), None), ((da[1], y[1]), None)]
+
+
+def _products(x: Array, y: Array, da: Array) -> list[Array]:
+    return [mm(da, x), mm(H(da), y)]
+
+
+def _transpose_products(cotangents: list[Any], x: Array, y: Array, da: Any) -> tuple[Any, ...]:
+    if all(map(is_zero, cotangents)):
+        return None, None, ad.Zero(da.aval.to_ct_aval())
+    s, t = (ad.instantiate_zeros(ct).conj() for ct in cotangents)
+    return None, None, outer_p.bind(x, y, s, t)[0].conj()
+
+
+products_p = make("products", ranks=(2,), results=_products_results, body=_products, linear_from=2)
+linear_jvp(products_p, _products, linear_from=2)
+ad.primitive_transposes[products_p] = _transpose_products
+
+
+def _outer_results(x: Shape, y: Shape, s: Shape, t: Shape) -> list[CoreResult]:
+    return [((y[0], x[0]), None)]
+
+
+def _outer(x: Array, y: Array, s: Array, t: Array) -> list[Array]:
+    """S X^H + Y T^H."""
+    return [mm(jnp.concatenate([s, y], axis=-1), H(jnp.concatenate([x, t], axis=-1)))]
+
+
+def _transpose_outer(cotangents: list[Any], x: Array, y: Array, s: Any, t: Any) -> tuple[Any, ...]:
+    wanted = [ad.is_undefined_primal(z) for z in (s, t)]
+    if is_zero(cotangents[0]):
+        zeros = (ad.Zero(z.aval.to_ct_aval()) for z in (s, t) if ad.is_undefined_primal(z))
+        return None, None, *(next(zeros) if w else None for w in wanted)
+    both = products_p.bind(x, y, cotangents[0].conj())
+    return None, None, *(z.conj() if w else None for z, w in zip(both, wanted, strict=True))
+
+
+outer_p = make("outer", ranks=(2,), results=_outer_results, body=_outer, linear_from=2)
+linear_jvp(outer_p, _outer, linear_from=2)
+ad.primitive_transposes[outer_p] = _transpose_outer

@@ -20,6 +20,8 @@ from jax.interpreters import ad, batching, mlir, xla
 from jax.interpreters import partial_eval as pe
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, use_abstract_mesh
 
+from jaxqr._lowering import native
+
 Shape = tuple[int, ...]
 # A matrix-level result: its shape, and its dtype where that is not the operands', or REAL
 CoreResult = tuple[Shape, Any]
@@ -36,6 +38,7 @@ def make(
     results: Callable[..., list[CoreResult]],
     body: Body,
     linear_from: int | None = None,
+    columnwise: bool = False,
 ) -> Primitive:
     """Make a primitive.
 
@@ -46,6 +49,8 @@ def make(
         results: the shape rule: matrix-level operand shapes and parameters to the results.
         body: what it computes.
         linear_from: the first operand in which the primitive is linear, if it is in any.
+        columnwise: whether the last operand is the only linear one, and the columns of the one
+            result come from its columns one by one: a batch of it alone becomes more columns.
 
     Returns:
         A primitive with multiple results, abstract evaluation, batching and a lowering.
@@ -54,7 +59,7 @@ def make(
     p.multiple_results = True
     p.def_impl(partial(xla.apply_primitive, p))
     p.def_abstract_eval(partial(_abstract_eval, name, ranks, results))
-    batching.primitive_batchers[p] = partial(_batch, p, body, linear_from)
+    batching.primitive_batchers[p] = partial(_batch, p, body, linear_from, columnwise)
     lower(p, body)
     return p
 
@@ -80,6 +85,31 @@ def lower(
             return (portable if for_export else inner)(plain, *operands, **params)
 
     mlir.register_lowering(p, rule, platform=platform)
+
+
+def lower_to_kernel(
+    p: Primitive,
+    *,
+    ranks: tuple[int, ...],
+    results: Callable[..., list[CoreResult]],
+    otherwise: Body,
+) -> None:
+    """Let the package's own kernel of p's name compute it on the CPU; `otherwise` without one.
+
+    The kernel is part of this package, so exported programs do without it.
+    """
+
+    def body(*operands: Array, **params: Any) -> list[Array]:
+        if not native.available():
+            return otherwise(*operands, **params)
+        batch = operands[0].ndim - ranks[0]
+        cores = results(*(x.shape[batch:] for x in operands), **params)
+        dtype = operands[0].dtype
+        shapes = [(*operands[0].shape[:batch], *shape) for shape, _ in cores]
+        dtypes = [_result_dtype(kind, dtype) for _, kind in cores]
+        return native.compute(p.name, operands, shapes, dtypes, batch_ndim=batch, **params)
+
+    lower(p, body, "cpu", exported=otherwise)
 
 
 def name_outputs(p: Primitive) -> None:
@@ -131,14 +161,22 @@ def _abstract_eval(
     first = avals[0]
 
     def result(shape: Shape, dtype: Any) -> ShapedArray:
-        if dtype is None or dtype is REAL:
-            dtype = common if dtype is None else jnp.finfo(common).dtype
         sharding = first.sharding.update(spec=PartitionSpec(*spec, *(None for _ in shape)))
         return first.update(
-            shape=(*batch, *shape), dtype=np.dtype(dtype), weak_type=False, sharding=sharding
+            shape=(*batch, *shape),
+            dtype=_result_dtype(dtype, common),
+            weak_type=False,
+            sharding=sharding,
         )
 
     return [result(shape, dtype) for shape, dtype in results(*cores, **params)]
+
+
+def _result_dtype(kind: Any, common: np.dtype) -> np.dtype:
+    """The dtype of a result that a shape rule gives as `kind`."""
+    if kind is None:
+        return common
+    return np.dtype(jnp.finfo(common).dtype if kind is REAL else kind)
 
 
 def _batch_shape(name: str, avals: Sequence[ShapedArray], ranks: Sequence[int]) -> Shape:
@@ -196,6 +234,7 @@ def _batch(
     p: Primitive,
     body: Body,
     linear_from: int | None,
+    columnwise: bool,
     args: Sequence[Array],
     dims: Sequence[int | None],
     **params: Any,
@@ -208,6 +247,12 @@ def _batch(
         and axis is None
         and not any(d is not None for d in dims[:linear_from])
     ):
+        if columnwise:
+            *fixed, last = args
+            stacked = jnp.moveaxis(last, cast(int, dims[-1]), -2)
+            wide = stacked.reshape(*stacked.shape[:-2], -1)
+            (out,) = p.bind(*fixed, wide, **params)
+            return [out.reshape(*out.shape[:-1], *stacked.shape[-2:])], [out.ndim - 1]
         # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
         # take them as more columns, where bind would copy the fixed operands.
         out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)

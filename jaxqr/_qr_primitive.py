@@ -28,13 +28,12 @@ from jaxqr._algebra import (
 )
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
 from jaxqr._linear import columns, qr_jvp_p, rows
-from jaxqr._lowering import native
 from jaxqr._primitive import (
     REAL,
     CoreResult,
     Shape,
     is_zero,
-    lower,
+    lower_to_kernel,
     make,
     name_outputs,
     zero_tangent,
@@ -170,6 +169,6 @@ def _packed_tangents(
 # ------------------------------------------------------------------------------ registration
 
 qr_p = make("qr", ranks=(2,), results=_results, body=_compute)
-lower(qr_p, native.computes("jaxqr_qr", _results, (2,), _compute), "cpu", exported=_compute)
+lower_to_kernel(qr_p, ranks=(2,), results=_results, otherwise=_compute)
 name_outputs(qr_p)
 ad.primitive_jvps[qr_p] = _jvp

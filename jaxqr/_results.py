@@ -76,3 +76,11 @@ class QLResult(NamedTuple):
 
     Q: Array  # (..., m, k), or (..., m, m) in complete mode: orthonormal columns
     L: Array  # (..., k, n), or (..., m, n): lower triangular
+
+
+class LstsqResult(NamedTuple):
+    """The solution of minimum norm of least-squares problems."""
+
+    x: Array  # (..., n, s) or (n,)
+    residuals: Array  # (..., s) or (): squared norms of b - a x, real
+    rank: Array  # (...) int32

@@ -8,12 +8,12 @@ makes their absence an error, anything else takes them where they are.
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxqr._lowering import routines
@@ -23,8 +23,6 @@ FOLDER = Path(__file__).parent.parent / "_native"
 # The builds, in the order of what jaxqr_instruction_set returns.
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 TARGETS = ("jaxqr_qr", "jaxqr_orgqr", "jaxqr_ormqr", "jaxqr_qr_jvp", "jaxqr_qr_vjp")
-
-Body = Callable[..., list[Array]]
 
 
 def available() -> bool:
@@ -38,40 +36,22 @@ def status() -> str:
     return f"own kernels, {name}" if name else f"jaxlib's LAPACK ({reason})"
 
 
-def computes(
-    target: str, results: Callable[..., Any], ranks: tuple[int, ...], otherwise: Body
-) -> Body:
-    """Let the kernel `target` compute a primitive, and `otherwise` where there are no kernels.
-
-    Args:
-        target: the registered name.
-        results: the primitive's shape rule.
-        ranks: of the operands' matrices or vectors, as for the primitive.
-        otherwise: the lowering without kernels.
-    """
-
-    def body(*operands: Array, **params: Any) -> list[Array]:
-        if not available():
-            return otherwise(*operands, **params)
-        batch_ndim = operands[0].ndim - ranks[0]
-        batch = operands[0].shape[:batch_ndim]
-        cores = results(*(x.shape[batch_ndim:] for x in operands), **params)
-        dtype = operands[0].dtype
-        dtypes = {None: dtype, "real": jnp.finfo(dtype).dtype}
-        attributes: dict[str, Any] = {
-            name: ",".join(value) if isinstance(value, tuple) else value
-            for name, value in params.items()
-        }
-        return call(
-            target,
-            operands,
-            [Result((*batch, *shape), dtypes.get(kind, kind)) for shape, kind in cores],
-            batch_ndim=batch_ndim,
-            row_major=True,
-            **attributes,
-        )
-
-    return body
+def compute(
+    target: str,
+    operands: Sequence[Array],
+    shapes: Sequence[tuple[int, ...]],
+    dtypes: Sequence[np.dtype],
+    *,
+    batch_ndim: int,
+    **params: Any,
+) -> list[Array]:
+    """Call the kernel `target`: results of these shapes and dtypes, a primitive's parameters."""
+    attributes: dict[str, Any] = {
+        name: ",".join(value) if isinstance(value, tuple) else value
+        for name, value in params.items()
+    }
+    results = [Result(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    return call(target, operands, results, batch_ndim=batch_ndim, row_major=True, **attributes)
 
 
 @functools.cache
