@@ -1,13 +1,15 @@
 """The complete orthogonal decomposition of a deep matrix, as arrays, and what they stand for.
 
-A P = Q R with column pivoting. Where the rank r, the length of the leading run of
-|R_jj| > rcond |R_11|, is less than n, the leading r rows are factored once more:
-[R11 R12]^H = Z T, so that A^+ = P Z T^{-H} Q^H; what is left of R is dropped. Shapes do not
-depend on the rank: rows that do not count are zero, and their reflectors the identity.
+A P = Q R with column pivoting. A matrix much deeper than wide is factored without pivoting
+first, A = Q0 R0, and R0 P = Q1 R with it: the pivots are the same, most of the work is quicker.
+Where the rank r, the length of the leading run of |R_jj| > rcond |R_11|, is less than n, the
+leading r rows are factored once more: [R11 R12]^H = Z T, so that A^+ = P Z T^{-H} Q^H; what is
+left of R is dropped. Shapes do not depend on the rank: rows that do not count are zero, and their
+reflectors the identity.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -21,102 +23,95 @@ from jaxqr._solve import solve
 class Decomposition(NamedTuple):
     """The arrays, and the operations on vectors (columns of a matrix) that they stand for."""
 
-    h: Array  # (..., m, n): R and the reflectors of Q
-    tau: Array  # (..., n)
-    p: Array  # (..., n) int32; p, hz and tauz are empty if the rank is full by assumption
-    rank: Array  # (...) int32
-    hz: Array  # (..., n, n): T and the reflectors of Z; zeros if all ranks of a batch are full
-    tauz: Array  # (..., n)
+    h: Any  # (..., m, n): reflectors of Q, and R; or of Q0
+    tau: Any  # (..., n)
+    h1: Any  # (..., n, n): reflectors of Q1, and R; or empty
+    tau1: Any  # (..., n)
+    p: Any  # (..., n) int32; p, hz and tauz are empty if the rank is full by assumption
+    rank: Any  # (...) int32
+    hz: Any  # (..., n, n): T and the reflectors of Z; zeros if all ranks of a batch are full
+    tauz: Any  # (..., n)
 
     def solve(self, v: Array) -> Array:
         """A^+ v."""
-        return self._divide(self._q_adjoint(v))
+        c = _apply(self.h, self.tau, v, adjoint=True)[..., : self._n, :]
+        if self._twice:
+            c = _apply(self.h1, self.tau1, c, adjoint=True)
+        return self._divide(c)
 
     def solve_adjoint(self, u: Array) -> Array:
         """A^{+H} u."""
-        return self._q(self._divide_adjoint(u))
+        c = self._divide_adjoint(u)
+        if self._twice:
+            c = _apply(self.h1, self.tau1, c, adjoint=False)
+        below = jnp.zeros((*c.shape[:-2], self.h.shape[-2] - self._n, c.shape[-1]), c.dtype)
+        return _apply(self.h, self.tau, jnp.concatenate([c, below], axis=-2), adjoint=False)
 
-    def gram(self, v: Array) -> Array:
-        """(A A^H)^+ v."""
-        return self.solve_adjoint(self.solve(v))
-
-    def gram_adjoint(self, u: Array) -> Array:
+    def gram(self, u: Array) -> Array:
         """(A^H A)^+ u."""
         return self._divide(self._divide_adjoint(u))
 
-    def rest(self, v: Array) -> Array:
-        """(I - A A^+) v."""
-        rest = v - self._q(self._counted(self._q_adjoint(v)))
-        if v.shape[-2] > self.n:
-            return rest
-        return self.unless_full(jnp.zeros_like(v), lambda: rest)
-
-    def rest_adjoint(self, u: Array) -> Array:
+    def null(self, u: Array) -> Array:
         """(I - A^+ A) u."""
 
         def deficient() -> Array:
-            c = self._z(self._permuted(u), adjoint=True)
-            return self._permuted_back(self._z(c - self._counted(c), adjoint=False))
+            c = _apply(self.hz, self.tauz, self._permuted(u), adjoint=True)
+            c = c - self._counted(c)
+            return self._permuted_back(_apply(self.hz, self.tauz, c, adjoint=False))
 
-        return self.unless_full(jnp.zeros_like(u), deficient)
-
-    def unless_full(self, x: Array, deficient: Callable[[], Array]) -> Array:
-        """`x` for a matrix whose rank is full and deficient() for others, if there are any."""
-        if not self._revealing:
-            return x
-        full = (self.rank == self.n)[..., None, None]
-        return lax.cond(jnp.all(full), lambda: x, lambda: where(full, x, deficient()))
+        return self._unless_full(jnp.zeros_like(u), deficient)
 
     @property
-    def n(self) -> int:
-        """The number of columns."""
+    def _n(self) -> int:
         return self.tau.shape[-1]
 
     @property
+    def _twice(self) -> bool:
+        return self.tau1.shape[-1] == self._n
+
+    @property
     def _revealing(self) -> bool:
-        return self.p.shape[-1] == self.n
+        return self.p.shape[-1] == self._n
 
-    def _q(self, c: Array) -> Array:
-        """Q [c; 0]."""
-        below = jnp.zeros((*c.shape[:-2], self.h.shape[-2] - self.n, c.shape[-1]), c.dtype)
-        c = jnp.concatenate([c, below], axis=-2)
-        return ormqr_p.bind(self.h, self.tau, c, left=True, adjoint=False)[0]
+    @property
+    def _r(self) -> Array:
+        return self.h1 if self._twice else self.h[..., : self._n, :]
 
-    def _q_adjoint(self, v: Array) -> Array:
-        """The leading n rows of Q^H v."""
-        return ormqr_p.bind(self.h, self.tau, v, left=True, adjoint=True)[0][..., : self.n, :]
-
-    def _z(self, c: Array, *, adjoint: bool) -> Array:
-        return ormqr_p.bind(self.hz, self.tauz, c, left=True, adjoint=adjoint)[0]
+    def _unless_full(self, x: Array, deficient: Callable[[], Array]) -> Array:
+        """`x` for a matrix whose rank is full and deficient() for others, if there are any."""
+        if not self._revealing:
+            return x
+        full = (self.rank == self._n)[..., None, None]
+        return lax.cond(jnp.all(full), lambda: x, lambda: where(full, x, deficient()))
 
     def _divide(self, c: Array) -> Array:
         """P R^{-1} c, or P Z T^{-H} c from the rows that count."""
-        x = solve(self.h[..., : self.n, :], c, left=True, lower=False)
+        x = solve(self._r, c, left=True, lower=False)
 
         def deficient() -> Array:
             t_c = solve(self._t(), self._counted(c), left=True, lower=False, adjoint=True)
-            return self._z(t_c, adjoint=False)
+            return _apply(self.hz, self.tauz, t_c, adjoint=False)
 
-        return self._permuted_back(self.unless_full(x, deficient))
+        return self._permuted_back(self._unless_full(x, deficient))
 
     def _divide_adjoint(self, u: Array) -> Array:
         """R^{-H} P^T u, or T^{-1} Z^H P^T u in the rows that count, and zeros."""
         u = self._permuted(u)
-        c = solve(self.h[..., : self.n, :], u, left=True, lower=False, adjoint=True)
+        c = solve(self._r, u, left=True, lower=False, adjoint=True)
 
         def deficient() -> Array:
-            z_u = self._counted(self._z(u, adjoint=True))
+            z_u = self._counted(_apply(self.hz, self.tauz, u, adjoint=True))
             return solve(self._t(), z_u, left=True, lower=False)
 
-        return self.unless_full(c, deficient)
+        return self._unless_full(c, deficient)
 
     def _t(self) -> Array:
         """T, with the identity's columns for those that do not count and are zero."""
-        return where(_counts(self.rank, self.n).mT, self.hz, identity_like(self.hz))
+        return where(_counts(self.rank, self._n).mT, self.hz, identity_like(self.hz))
 
     def _counted(self, c: Array) -> Array:
         """The rows of `c` that count, and zeros."""
-        return where(_counts(self.rank, self.n), c) if self._revealing else c
+        return where(_counts(self.rank, self._n), c) if self._revealing else c
 
     def _permuted(self, u: Array) -> Array:
         """P^T u."""
@@ -129,29 +124,57 @@ class Decomposition(NamedTuple):
         return jnp.take_along_axis(c, jnp.argsort(self.p, axis=-1)[..., None], axis=-2)
 
 
+def core_shapes(m: int, n: int, *, pivoting: bool) -> Decomposition:
+    """The shapes of the arrays, for one matrix."""
+    twice = n if pivoting and factored_twice(m, n) else 0
+    extra = n if pivoting else 0
+    once = {"h": (m, n), "tau": (n,), "h1": (twice, twice), "tau1": (twice,)}
+    return Decomposition(**once, p=(extra,), rank=(), hz=(extra, extra), tauz=(extra,))
+
+
+def factored_twice(m: int, n: int) -> bool:
+    """Whether the matrix is so deep that pivoting starts from the triangle of a plain QR."""
+    return m >= 2 * n
+
+
 def decompose(a: Array, *, rcond: float, pivoting: bool) -> Decomposition:
     """Factor a deep matrix; without `pivoting` the rank is full by assumption."""
-    *batch, _, n = a.shape
-    outputs = ("h", "tau", "p") if pivoting else ("h", "tau")
-    h, tau, *rest = qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=False)
-    if not rest:
-        none = jnp.zeros((*batch, 0), jnp.int32)
-        hz, tauz = jnp.zeros((*batch, 0, 0), a.dtype), jnp.zeros((*batch, 0), a.dtype)
-        return Decomposition(h, tau, none, jnp.full(batch, n, jnp.int32), hz, tauz)
-    size = jnp.abs(diagonal(h).real)
+    *batch, m, n = a.shape
+    shapes = core_shapes(m, n, pivoting=pivoting)
+
+    def zeros(name: str, dtype: Any = a.dtype) -> Array:
+        return jnp.zeros((*batch, *getattr(shapes, name)), dtype)
+
+    def factor(a: Array, *outputs: str) -> list[Array]:
+        pivoting = "p" in outputs
+        return qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=False)
+
+    h1, tau1 = zeros("h1"), zeros("tau1")
+    if not pivoting:
+        h, tau = factor(a, "h", "tau")
+        p, rank = zeros("p", jnp.int32), jnp.full(batch, n, jnp.int32)
+        return Decomposition(h, tau, h1, tau1, p, rank, zeros("hz"), zeros("tauz"))
+    if factored_twice(m, n):
+        h, tau = factor(a, "h", "tau")
+        h1, tau1, p = factor(triu(h[..., :n, :]), "h", "tau", "p")
+        r = h1
+    else:
+        h, tau, p = factor(a, "h", "tau", "p")
+        r = h[..., :n, :]
+    size = jnp.abs(diagonal(r).real)
     counts = ~(size <= rcond * size[..., :1])  # NaN counts, so that it comes through
     run = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1)
     rank = jnp.sum(run, axis=-1, dtype=jnp.int32)
+    hz, tauz = lax.cond(
+        jnp.any(rank < n),
+        lambda: factor(H(where(_counts(rank, n), triu(r))), "h", "tau"),
+        lambda: [zeros("hz"), zeros("tauz")],
+    )
+    return Decomposition(h, tau, h1, tau1, p, rank, hz, tauz)
 
-    def again() -> list[Array]:
-        rows = where(_counts(rank, n), triu(h[..., :n, :]))
-        return qr_p.bind(H(rows), outputs=("h", "tau"), pivoting=False, transposed=False)
 
-    def zeros() -> list[Array]:
-        return [jnp.zeros((*batch, n, n), a.dtype), jnp.zeros_like(tau)]
-
-    hz, tauz = lax.cond(jnp.any(rank < n), again, zeros)
-    return Decomposition(h, tau, rest[0], rank, hz, tauz)
+def _apply(h: Array, tau: Array, c: Array, *, adjoint: bool) -> Array:
+    return ormqr_p.bind(h, tau, c, left=True, adjoint=adjoint)[0]
 
 
 def _counts(rank: Array, n: int) -> Array:

@@ -1,13 +1,18 @@
 """Least squares: from the arguments to the pseudo-inverse and back."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.interpreters import ad
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
+from jaxqr._algebra import H, mm
+from jaxqr._primitive import REAL, CoreResult, Shape, make
 from jaxqr._pseudoinverse import pseudoinverse
 from jaxqr._results import LstsqResult
 
@@ -95,7 +100,50 @@ def _lstsq(a: Array, b: Array, rcond: float | None, pivoting: bool) -> LstsqResu
         return LstsqResult(x[..., 0].astype(dtype), residuals[..., 0], rank)
     if rcond is None:
         rcond = max(a.shape[-2:]) * float(jnp.finfo(a.dtype).eps)
-    inverse = pseudoinverse(a, rcond=rcond, pivoting=pivoting)
-    x, rest = inverse.solve(b), inverse.rest(b)
-    residuals = jnp.sum(rest.real**2 + rest.imag**2, axis=-2)
-    return LstsqResult(x.astype(dtype), residuals, inverse.rank)
+    if a.ndim == 2 < b.ndim:  # one matrix: a batch of right-hand sides is more of them
+        columns = jnp.moveaxis(b, -2, 0)
+        x, residuals, rank = lstsq_p.bind(
+            a, columns.reshape(a.shape[0], -1), rcond=rcond, pivoting=pivoting
+        )
+        x = jnp.moveaxis(x.reshape(-1, *columns.shape[1:]), 0, -2)
+        residuals = residuals.reshape(columns.shape[1:])
+        return LstsqResult(x.astype(dtype), residuals, rank)
+    batch = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    a, b = (jnp.broadcast_to(z, (*batch, *z.shape[-2:])) for z in (a, b))
+    x, residuals, rank = lstsq_p.bind(a, b, rcond=rcond, pivoting=pivoting)
+    return LstsqResult(x.astype(dtype), residuals, rank)
+
+
+# -------------------------------------------------------------------------------- shape rule
+
+
+def _results(a: Shape, b: Shape, *, rcond: float, pivoting: bool) -> list[CoreResult]:
+    return [((a[1], b[1]), None), ((b[1],), REAL), ((), jnp.int32)]
+
+
+# ---------------------------------------------------------------------------------- lowering
+
+
+def _compute(a: Array, b: Array, *, rcond: float, pivoting: bool) -> list[Array]:
+    """By operations whose derivatives are known: what is differentiated, too."""
+    wide = a.shape[-2] < a.shape[-1]
+    deep = H(a) if wide else a
+    inverse = pseudoinverse(deep, rcond=rcond, pivoting=pivoting)
+    x = inverse.solve_adjoint(b) if wide else inverse.solve(b)
+    rest = b - mm(a, x)
+    squares = rest.real**2 + rest.imag**2 if jnp.iscomplexobj(rest) else rest**2
+    return [x, jnp.sum(squares, axis=-2), inverse.rank]
+
+
+# --------------------------------------------------------------------------------------- JVP
+
+
+def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> Any:
+    tangents = list(map(ad.instantiate_zeros, tangents))
+    return jax.jvp(partial(_compute, **params), primals, tangents)
+
+
+# ------------------------------------------------------------------------------ registration
+
+lstsq_p = make("lstsq", ranks=(2,), results=_results, body=_compute)
+ad.primitive_jvps[lstsq_p] = _jvp

@@ -1,10 +1,9 @@
-"""The pseudo-inverse of a deep matrix as an operator, with derivatives of every order.
+"""The pseudo-inverse of a deep matrix A as an operator, with derivatives of every order.
 
-`cod_p` factors, `pseudo_p` applies what the factors stand for. The derivative is not that of the
-factors: each operation is a function of A whose derivative is made of the same operations
-(section 9), and the factors are constants that merely compute it. So derivatives of all orders
-come from one factorization, and none asks how a reflector moves. A wide matrix is the adjoint of
-a deep one.
+`cod_p` factors and `pseudoinverse_p` applies what the factors stand for. The derivative is not
+that of the factors: each operation is a function of A whose derivative is made of the same
+operations (section 9), and the factors are constants that merely compute it. So derivatives of
+all orders come from one factorization, and none asks how a reflector moves.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,82 +14,71 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxqr._algebra import H, mm, where
-from jaxqr._cod import Decomposition, decompose
+from jaxqr._algebra import mm
+from jaxqr._cod import Decomposition, core_shapes, decompose
 from jaxqr._linear import products
-from jaxqr._primitive import CoreResult, Shape, is_zero, make, zero_tangent
+from jaxqr._primitive import (
+    CoreResult,
+    Shape,
+    is_zero,
+    make,
+    zero_tangent,
+)
 
 
 class Pseudoinverse(NamedTuple):
-    """Of a deep matrix or, if `adjoint`, of its adjoint: that one is the A of the methods."""
+    """Of a deep matrix."""
 
-    deep: Array
+    a: Array
     factors: tuple[Array, ...]
-    adjoint: bool
     pivoting: bool
-
-    @property
-    def H(self) -> "Pseudoinverse":
-        """Of A^H."""
-        return self._replace(adjoint=not self.adjoint)
 
     @property
     def rank(self) -> Array:
         """Of each matrix."""
         return Decomposition(*self.factors).rank
 
-    @property
-    def has_rest(self) -> bool:
-        """Whether the rows of A can be dependent."""
-        m, n = self.deep.shape[-2:]
-        return self.pivoting or (m > n and not self.adjoint)
-
     def solve(self, v: Array) -> Array:
         """A^+ v."""
-        return self._bind("solve", v)
+        return self.apply("solve", v)
 
-    def solve_if_deficient(self, v: Array) -> Array:
-        """A^+ v where the rank is less than both dimensions, elsewhere zero."""
-        return self._bind("solve_if_deficient", v)
+    def gram(self, u: Array) -> Array:
+        """(A^H A)^+ u."""
+        return self.apply("gram", u)
 
-    def gram(self, v: Array) -> Array:
-        """(A A^H)^+ v."""
-        return self._bind("gram", v)
+    def solve_adjoint(self, u: Array) -> Array:
+        """A^{+H} u."""
+        return self.apply("solve_adjoint", u)
 
-    def rest(self, v: Array) -> Array:
-        """(I - A A^+) v: exactly zero where the rows of A are independent."""
-        return self._bind("rest", v)
+    def null(self, u: Array) -> Array:
+        """(I - A^+ A) u: exactly zero where the rank is full."""
+        return self.apply("null", u) if self.pivoting else jnp.zeros_like(u)
 
-    def _bind(self, kind: str, v: Array) -> Array:
-        params = {"kind": kind, "adjoint": self.adjoint, "pivoting": self.pivoting}
-        return pseudo_p.bind(self.deep, *self.factors, v, **params)[0]
+    def apply(self, operation: str, v: Array) -> Array:
+        """One of the four above by its name."""
+        params = {"operation": operation, "pivoting": self.pivoting}
+        return pseudoinverse_p.bind(self.a, *self.factors, v, **params)[0]
 
 
 def pseudoinverse(a: Array, *, rcond: float, pivoting: bool) -> Pseudoinverse:
-    """Factor a matrix of any shape; without `pivoting` its rank is full by assumption."""
-    wide = a.shape[-2] < a.shape[-1]
-    deep = H(a) if wide else a
-    factors = cod_p.bind(deep, rcond=rcond, pivoting=pivoting)
-    return Pseudoinverse(deep, tuple(factors), wide, pivoting)
+    """Factor a deep matrix; without `pivoting` its rank is full by assumption."""
+    return Pseudoinverse(a, tuple(cod_p.bind(a, rcond=rcond, pivoting=pivoting)), pivoting)
 
 
 # ------------------------------------------------------------------------------- shape rules
 
 
 def _cod_results(a: Shape, *, rcond: float, pivoting: bool) -> list[CoreResult]:
-    n = a[1]
-    z = n if pivoting else 0
-    core: list[CoreResult] = [(a, None), ((n,), None), ((z,), jnp.int32), ((), jnp.int32)]
-    return [*core, ((z, z), None), ((z,), None)]
+    shapes = core_shapes(*a, pivoting=pivoting)
+    integers = ("p", "rank")
+    return [(s, jnp.int32 if f in integers else None) for f, s in shapes._asdict().items()]
 
 
-def _pseudo_results(
-    deep: Shape, *operands: Shape, kind: str, adjoint: bool, pivoting: bool
+def _pseudoinverse_results(
+    a: Shape, *operands: Shape, operation: str, pivoting: bool
 ) -> list[CoreResult]:
-    rows, columns = operands[-1]
-    if kind in ("solve", "solve_if_deficient"):
-        rows = deep[0] if adjoint else deep[1]
-    return [((rows, columns), None)]
+    rows = a[0] if operation == "solve_adjoint" else a[1]
+    return [((rows, operands[-1][1]), None)]
 
 
 # ---------------------------------------------------------------------------------- lowering
@@ -100,16 +88,9 @@ def _cod(a: Array, *, rcond: float, pivoting: bool) -> list[Array]:
     return list(decompose(a, rcond=rcond, pivoting=pivoting))
 
 
-def _pseudo(deep: Array, *operands: Array, kind: str, adjoint: bool, pivoting: bool) -> list[Array]:
+def _pseudoinverse(a: Array, *operands: Array, operation: str, pivoting: bool) -> list[Array]:
     *factors, v = operands
-    cod = Decomposition(*factors)
-    operation = {"solve_if_deficient": "solve"}.get(kind, kind)
-    rule = getattr(cod, operation + "_adjoint" * adjoint)
-    if kind == "solve_if_deficient":
-        rows = deep.shape[-2 if adjoint else -1]
-        zero = jnp.zeros((*v.shape[:-2], rows, v.shape[-1]), v.dtype)
-        return [cod.unless_full(zero, lambda: rule(v))]
-    return [rule(v)]
+    return [getattr(Decomposition(*factors), operation)(v)]
 
 
 # --------------------------------------------------------------------------------------- JVP
@@ -120,131 +101,114 @@ def _cod_jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -
     return out, list(map(zero_tangent, out))  # constants of the operations below
 
 
-def _pseudo_jvp(
-    primals: Sequence[Array],
-    tangents: Sequence[Any],
-    *,
-    kind: str,
-    adjoint: bool,
-    pivoting: bool,
+def _pseudoinverse_jvp(
+    primals: Sequence[Array], tangents: Sequence[Any], *, operation: str, pivoting: bool
 ) -> Any:
-    deep, *factors, v = primals
-    d_deep, *_, dv = tangents
-    inverse = Pseudoinverse(deep, tuple(factors), adjoint, pivoting)
-    out = inverse._bind(kind, v)
+    a, *factors, v = primals
+    da, *_, dv = tangents
+    inverse = Pseudoinverse(a, tuple(factors), pivoting)
+    out = inverse.apply(operation, v)
     terms = []
     if not is_zero(dv):
-        terms.append(inverse._bind(kind, dv))
-    if not is_zero(d_deep):
-        terms.append(_RULES[kind](inverse, out, v, d_deep))
+        terms.append(inverse.apply(operation, dv))
+    if not is_zero(da):
+        terms.append(_RULES[operation](inverse, out, v, da))
     if not terms:
         return [out], [zero_tangent(out)]
     return [out], [sum(terms[1:], start=terms[0])]
 
 
-def _solve_rule(inverse: Pseudoinverse, y: Array, v: Array, d_deep: Array) -> Array:
-    """(9.8): of y = A^+ v for constant v."""
-    left = []
-    if inverse.has_rest:
-        left.append(inverse.rest(v))
-    if inverse.H.has_rest:
-        left.append(_beside_rest(inverse.H, y))
-    da_y, ha_left = _products(inverse, d_deep, y, left)
-    out = -inverse.solve(da_y)
-    if inverse.has_rest:
-        out += inverse.H.gram(ha_left[0])
-    if inverse.H.has_rest:
-        out += inverse.H.rest(ha_left[-1])
-    return out
+def _solve_rule(inverse: Pseudoinverse, y: Array, v: Array, da: Array) -> Array:
+    """(9.8): of y = A^+ v."""
+    left = [v - mm(inverse.a, y)]
+    if inverse.pivoting:
+        left.append(inverse.solve_adjoint(y))
+    (da_y,), (ha_rest, *ha_z) = _products(da, [y], left)
+    out = inverse.gram(ha_rest) - inverse.solve(da_y)
+    return out + inverse.null(ha_z[0]) if inverse.pivoting else out
 
 
-def _beside_rest(inverse: Pseudoinverse, v: Array) -> Array:
-    """A^+ v as a factor of what `rest` returns, which mostly is zero on the shorter side."""
-    return inverse.solve_if_deficient(v) if inverse.adjoint else inverse.solve(v)
+def _solve_adjoint_rule(inverse: Pseudoinverse, z: Array, u: Array, da: Array) -> Array:
+    """(9.8) for the adjoint: of z = A^{+H} u."""
+    right = [inverse.solve(z)]
+    if inverse.pivoting:
+        right.append(inverse.null(u))
+    (da_y, *da_null), (ha_z,) = _products(da, right, [z])
+    inner = inverse.solve(da_null[0]) - ha_z if inverse.pivoting else -ha_z
+    return da_y - mm(inverse.a, inverse.solve(da_y)) + inverse.solve_adjoint(inner)
 
 
-def _solve_if_deficient_rule(inverse: Pseudoinverse, y: Array, v: Array, d_deep: Array) -> Array:
-    deficient = (inverse.rank < inverse.deep.shape[-1])[..., None, None]
-    return where(deficient, _solve_rule(inverse, inverse.solve(v), v, d_deep))
+def _gram_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array) -> Array:
+    """That of (A^H A)^+ = A^+ A^{+H}."""
+
+    def composed(a: Array) -> Array:
+        moved = inverse._replace(a=a)
+        return moved.solve(moved.solve_adjoint(u))
+
+    return jax.jvp(composed, (inverse.a,), (da,))[1]
 
 
-def _gram_rule(inverse: Pseudoinverse, y: Array, v: Array, d_deep: Array) -> Array:
-    """That of (A A^H)^+ = A^{+H} A^+."""
-
-    def composed(deep: Array) -> Array:
-        moved = inverse._replace(deep=deep)
-        return moved.H.solve(moved.solve(v))
-
-    return jax.jvp(composed, (inverse.deep,), (d_deep,))[1]
-
-
-def _rest_rule(inverse: Pseudoinverse, rest: Array, v: Array, d_deep: Array) -> Array:
-    """(9.9): of v - A A^+ v for constant v."""
-    if not inverse.has_rest:
-        return jnp.zeros_like(v)
-    y = inverse.solve(v)
-    da_y, (ha_rest,) = _products(inverse, d_deep, y, [rest])
-    return -inverse.rest(da_y) - inverse.H.solve(ha_rest)
+def _null_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array) -> Array:
+    """(9.9) for the adjoint: of y = (I - A^+ A) u."""
+    (da_y,), (ha_z,) = _products(da, [y], [inverse.solve_adjoint(u)])
+    return -inverse.solve(da_y) - inverse.null(ha_z)
 
 
 _RULES: dict[str, Callable[[Pseudoinverse, Array, Array, Array], Array]] = {
     "solve": _solve_rule,
-    "solve_if_deficient": _solve_if_deficient_rule,
+    "solve_adjoint": _solve_adjoint_rule,
     "gram": _gram_rule,
-    "rest": _rest_rule,
+    "null": _null_rule,
 }
 
 
-def _products(
-    inverse: Pseudoinverse, d_deep: Array, y: Array, left: list[Array]
-) -> tuple[Array, list[Array]]:
-    """Of the tangent of the deep matrix: dA y, and dA^H with each of `left`."""
-    s = y.shape[-1]
-    if not left:
-        return (mm(H(d_deep), y) if inverse.adjoint else mm(d_deep, y)), []
-    columns = jnp.concatenate(left, axis=-1) if len(left) > 1 else left[0]
-    if inverse.adjoint:
-        ha_left, da_y = products(d_deep, columns, y)
-    else:
-        da_y, ha_left = products(d_deep, y, columns)
-    return da_y, [ha_left[..., i * s : (i + 1) * s] for i in range(len(left))]
+def _products(da: Array, right: list[Array], left: list[Array]) -> tuple[list[Array], list[Array]]:
+    """The product dA with each of `right` and dA^H with each of `left`, of equal widths."""
+    s = right[0].shape[-1]
+    da_right, ha_left = products(da, _beside(right), _beside(left))
+    return _split(da_right, s), _split(ha_left, s)
+
+
+def _beside(blocks: list[Array]) -> Array:
+    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
+
+
+def _split(x: Array, s: int) -> list[Array]:
+    return [x[..., i : i + s] for i in range(0, x.shape[-1], s)] if s else [x]
 
 
 # --------------------------------------------------------------------------------- transpose
 
 
-def _pseudo_transpose(
-    cotangents: list[Any],
-    deep: Array,
-    *operands: Any,
-    kind: str,
-    adjoint: bool,
-    pivoting: bool,
+def _pseudoinverse_transpose(
+    cotangents: list[Any], a: Array, *operands: Any, operation: str, pivoting: bool
 ) -> tuple[Any, ...]:
     *factors, v = operands
     none = (None,) * (1 + len(factors))
     if is_zero(cotangents[0]):
         return *none, ad.Zero(v.aval.to_ct_aval())
-    # JAX pairs without conjugation (0.5); gram and rest are Hermitian
-    adjoint ^= kind.startswith("solve")
-    params = {"kind": kind, "adjoint": adjoint, "pivoting": pivoting}
-    return *none, pseudo_p.bind(deep, *factors, cotangents[0].conj(), **params)[0].conj()
+    # JAX pairs without conjugation (0.5); gram and null are Hermitian
+    inverse = Pseudoinverse(a, tuple(factors), pivoting)
+    ct = cotangents[0].conj()
+    adjoints = {"solve": "solve_adjoint", "solve_adjoint": "solve"}
+    out = inverse.apply(adjoints.get(operation, operation), ct)
+    return *none, out.conj()
 
 
 # ------------------------------------------------------------------------------ registration
 
-_COD_RANKS = (2, 1, 1, 0, 2, 1)
+_RANKS = tuple(map(len, core_shapes(1, 1, pivoting=False)))
 
 cod_p = make("cod", ranks=(2,), results=_cod_results, body=_cod)
 ad.primitive_jvps[cod_p] = _cod_jvp
 
-pseudo_p = make(
+pseudoinverse_p = make(
     "pseudoinverse",
-    ranks=(2, *_COD_RANKS, 2),
-    results=_pseudo_results,
-    body=_pseudo,
-    linear_from=1 + len(_COD_RANKS),
+    ranks=(2, *_RANKS, 2),
+    results=_pseudoinverse_results,
+    body=_pseudoinverse,
+    linear_from=1 + len(_RANKS),
     columnwise=True,
 )
-ad.primitive_jvps[pseudo_p] = _pseudo_jvp
-ad.primitive_transposes[pseudo_p] = _pseudo_transpose
+ad.primitive_jvps[pseudoinverse_p] = _pseudoinverse_jvp
+ad.primitive_transposes[pseudoinverse_p] = _pseudoinverse_transpose
