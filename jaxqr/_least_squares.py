@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import H, mm
-from jaxqr._primitive import REAL, CoreResult, Shape, make
+from jaxqr._primitive import REAL, CoreResult, Shape, is_zero, make, zero_tangent
 from jaxqr._pseudoinverse import pseudoinverse
 from jaxqr._results import LstsqResult
 
@@ -139,8 +139,18 @@ def _compute(a: Array, b: Array, *, rcond: float, pivoting: bool) -> list[Array]
 
 
 def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> Any:
-    tangents = list(map(ad.instantiate_zeros, tangents))
-    return jax.jvp(partial(_compute, **params), primals, tangents)
+    live = [i for i, tangent in enumerate(tangents) if not is_zero(tangent)]
+
+    def at(*moving: Array) -> tuple[tuple[Array, Array], Array]:
+        replaced = dict(zip(live, moving, strict=True))
+        x, residuals, rank = _compute(
+            *(replaced.get(i, z) for i, z in enumerate(primals)), **params
+        )
+        return (x, residuals), rank
+
+    points, directions = [primals[i] for i in live], [tangents[i] for i in live]
+    out, d_out, rank = jax.jvp(at, points, directions, has_aux=True)
+    return [*out, rank], [*d_out, zero_tangent(rank)]
 
 
 # ------------------------------------------------------------------------------ registration
