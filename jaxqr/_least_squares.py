@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import H, mm
-from jaxqr._primitive import REAL, CoreResult, Shape, is_zero, make, zero_tangent
+from jaxqr._primitive import REAL, CoreResult, Shape, is_zero, lower_to_kernel, make, zero_tangent
 from jaxqr._pseudoinverse import pseudoinverse
 from jaxqr._results import LstsqResult
 
@@ -95,23 +95,34 @@ def lstsq(
 @partial(jax.jit, static_argnums=(2, 3))
 def _lstsq(a: Array, b: Array, rcond: float | None, pivoting: bool) -> LstsqResult:
     (a, b), dtype = _arguments.common(a, b)
-    if b.ndim == 1:
-        x, residuals, rank = _lstsq(a, b[:, None], rcond, pivoting)
-        return LstsqResult(x[..., 0].astype(dtype), residuals[..., 0], rank)
-    if rcond is None:
-        rcond = max(a.shape[-2:]) * float(jnp.finfo(a.dtype).eps)
-    if a.ndim == 2 < b.ndim:  # one matrix: a batch of right-hand sides is more of them
+    vector = b.ndim == 1
+    b = b[:, None] if vector else b
+    stacked = a.ndim == 2 < b.ndim  # one matrix: a batch of right-hand sides is more columns
+    if stacked:
         columns = jnp.moveaxis(b, -2, 0)
-        x, residuals, rank = lstsq_p.bind(
-            a, columns.reshape(a.shape[0], -1), rcond=rcond, pivoting=pivoting
-        )
+        b = columns.reshape(a.shape[0], -1)
+    else:
+        batch = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        a, b = (jnp.broadcast_to(z, (*batch, *z.shape[-2:])) for z in (a, b))
+    x, residuals, rank = _solve(a, b, rcond, pivoting)
+    if stacked:
         x = jnp.moveaxis(x.reshape(-1, *columns.shape[1:]), 0, -2)
         residuals = residuals.reshape(columns.shape[1:])
-        return LstsqResult(x.astype(dtype), residuals, rank)
-    batch = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    a, b = (jnp.broadcast_to(z, (*batch, *z.shape[-2:])) for z in (a, b))
-    x, residuals, rank = lstsq_p.bind(a, b, rcond=rcond, pivoting=pivoting)
-    return LstsqResult(x.astype(dtype), residuals, rank)
+    if vector:
+        x, residuals = x[..., 0], residuals[..., 0]
+    return LstsqResult(x.astype(dtype), residuals.astype(jnp.finfo(dtype).dtype), rank)
+
+
+def _solve(a: Array, b: Array, rcond: float | None, pivoting: bool) -> list[Array]:
+    *batch, m, n = a.shape
+    if 0 in (m, n, b.shape[-1]):
+        x = jnp.zeros((*batch, n, b.shape[-1]), b.dtype)
+        return [x, _squares(b), jnp.zeros(batch, jnp.int32)]
+    if rcond is None:
+        rcond = max(m, n) * float(jnp.finfo(a.dtype).eps)
+    if m < n:
+        return _compute(a, b, rcond=rcond, pivoting=pivoting)
+    return lstsq_p.bind(a, b, rcond=rcond, pivoting=pivoting)
 
 
 # -------------------------------------------------------------------------------- shape rule
@@ -131,8 +142,13 @@ def _compute(a: Array, b: Array, *, rcond: float, pivoting: bool) -> list[Array]
     inverse = pseudoinverse(deep, rcond=rcond, pivoting=pivoting)
     x = inverse.solve_adjoint(b) if wide else inverse.solve(b)
     rest = b - mm(a, x)
-    squares = rest.real**2 + rest.imag**2 if jnp.iscomplexobj(rest) else rest**2
-    return [x, jnp.sum(squares, axis=-2), inverse.rank]
+    return [x, _squares(rest), inverse.rank]
+
+
+def _squares(x: Array) -> Array:
+    """The squared norm of every column."""
+    squares = x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2
+    return jnp.sum(squares, axis=-2)
 
 
 # --------------------------------------------------------------------------------------- JVP
@@ -155,5 +171,6 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> An
 
 # ------------------------------------------------------------------------------ registration
 
-lstsq_p = make("lstsq", ranks=(2,), results=_results, body=_compute)
+lstsq_p = make("lstsq", ranks=(2,), results=_results, body=_compute, columnwise=True)
+lower_to_kernel(lstsq_p, ranks=(2,), results=_results, otherwise=_compute)
 ad.primitive_jvps[lstsq_p] = _jvp

@@ -49,8 +49,8 @@ def make(
         results: the shape rule: matrix-level operand shapes and parameters to the results.
         body: what it computes.
         linear_from: the first operand in which the primitive is linear, if it is in any.
-        columnwise: whether the last operand is the only linear one, and the columns of the one
-            result come from its columns one by one: a batch of it alone becomes more columns.
+        columnwise: whether columns of the results come from the last operand's one by one, and
+            results of integers from the other operands: then a batch of it becomes more columns.
 
     Returns:
         A primitive with multiple results, abstract evaluation, batching and a lowering.
@@ -238,21 +238,19 @@ def _batch(
     args: Sequence[Array],
     dims: Sequence[int | None],
     **params: Any,
-) -> tuple[list[Array], list[int]]:
+) -> tuple[list[Array], Sequence[int | None]]:
     """Move the mapped dimension to the front of every operand and bind again."""
     mapped, dim = next((x, d) for x, d in zip(args, dims, strict=True) if d is not None)
     size, axis = mapped.shape[dim], _spec(jax.typeof(mapped))[dim]
-    if (
-        linear_from is not None
-        and axis is None
-        and not any(d is not None for d in dims[:linear_from])
-    ):
-        if columnwise:
-            *fixed, last = args
-            stacked = jnp.moveaxis(last, cast(int, dims[-1]), -2)
-            wide = stacked.reshape(*stacked.shape[:-2], -1)
-            (out,) = p.bind(*fixed, wide, **params)
-            return [out.reshape(*out.shape[:-1], *stacked.shape[-2:])], [out.ndim - 1]
+
+    def fixed(operands: int) -> bool:
+        return axis is None and not any(d is not None for d in dims[:operands])
+
+    if columnwise and fixed(len(dims) - 1):
+        stacked = jnp.moveaxis(args[-1], cast(int, dims[-1]), -2)
+        wide = stacked.reshape(*stacked.shape[:-2], -1)
+        return _unstack(p.bind(*args[:-1], wide, **params), stacked.shape[-2:])
+    if linear_from is not None and fixed(linear_from):
         # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
         # take them as more columns, where bind would copy the fixed operands.
         out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)
@@ -269,6 +267,18 @@ def _batch(
 
     out = p.bind(*map(to_front, args, dims), **params)
     return out, [0] * len(out)
+
+
+def _unstack(out: list[Array], shape: Shape) -> tuple[list[Array], list[int | None]]:
+    """The columns of results apart, as (mapped, s); integers do not depend on them."""
+    mapped = [not jnp.issubdtype(x.dtype, jnp.integer) for x in out]
+    apart = [
+        x.reshape(*x.shape[:-1], *shape) if is_mapped else x
+        for x, is_mapped in zip(out, mapped, strict=True)
+    ]
+    return apart, [
+        x.ndim - 1 if is_mapped else None for x, is_mapped in zip(out, mapped, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------- linear primitives

@@ -21,6 +21,7 @@ from jaxqr._primitive import (
     CoreResult,
     Shape,
     is_zero,
+    lower_to_kernel,
     make,
     zero_tangent,
 )
@@ -200,6 +201,7 @@ def _pseudoinverse_transpose(
 _RANKS = tuple(map(len, core_shapes(1, 1, pivoting=False)))
 
 cod_p = make("cod", ranks=(2,), results=_cod_results, body=_cod)
+lower_to_kernel(cod_p, ranks=(2,), results=_cod_results, otherwise=_cod)
 ad.primitive_jvps[cod_p] = _cod_jvp
 
 pseudoinverse_p = make(
@@ -209,6 +211,12 @@ pseudoinverse_p = make(
     body=_pseudoinverse,
     linear_from=1 + len(_RANKS),
     columnwise=True,
+)
+lower_to_kernel(
+    pseudoinverse_p,
+    ranks=(2, *_RANKS, 2),
+    results=_pseudoinverse_results,
+    otherwise=_pseudoinverse,
 )
 ad.primitive_jvps[pseudoinverse_p] = _pseudoinverse_jvp
 ad.primitive_transposes[pseudoinverse_p] = _pseudoinverse_transpose

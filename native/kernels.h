@@ -119,7 +119,87 @@ struct DerivativeProblem {
   }
 };
 
-// The entries, one for each of the four scalar types; dispatch.cc.
+// The complete orthogonal decomposition of a deep matrix, as jaxqr/_cod.py says: A P = Q R, or
+// A = Q0 R0 and R0 P = Q1 R if `h1` is not null, and for a rank r < n [R11 R12]^H = Z T. All by rows.
+template <class S>
+struct CodProblem {
+  long batch, m, n;
+  double rcond;
+  const S* a = nullptr;     // m x n
+  S* h = nullptr;           // m x n
+  S* tau = nullptr;         // n
+  S* h1 = nullptr;          // n x n
+  S* tau1 = nullptr;        // n
+  int32_t* p = nullptr;     // n; null: no pivoting, and the rank is n by assumption
+  int32_t* rank = nullptr;  // 1
+  S* hz = nullptr;          // n x n
+  S* tauz = nullptr;        // n
+
+  CodProblem slice(long first, long count) const {
+    CodProblem part = *this;
+    part.batch = count;
+    if (a) part.a += first * m * n;
+    part.h += first * m * n;
+    if (tau) part.tau += first * n;
+    part.rank += first;
+    if (h1) {
+      part.h1 += first * n * n;
+      part.tau1 += first * n;
+    }
+    if (p) {
+      part.p += first * n;
+      part.hz += first * n * n;
+      part.tauz += first * n;
+    }
+    return part;
+  }
+};
+
+// A^+ V, A^{+H} V, (A^H A)^+ V and (I - A^+ A) V from the decomposition of A.
+enum class Operation { kSolve, kSolveAdjoint, kGram, kNull };
+
+template <class S>
+struct PseudoinverseProblem {
+  CodProblem<S> cod;
+  long s;
+  Operation operation;
+  const S* v = nullptr;  // m x s to solve, else n x s
+  S* out = nullptr;      // m x s for the adjoint, else n x s
+
+  long rows_in() const { return operation == Operation::kSolve ? cod.m : cod.n; }
+  long rows_out() const { return operation == Operation::kSolveAdjoint ? cod.m : cod.n; }
+  PseudoinverseProblem slice(long first, long count) const {
+    return {cod.slice(first, count), s, operation, v + first * rows_in() * s,
+            out + first * rows_out() * s};
+  }
+};
+
+// The x of minimum norm that minimizes |b - A x|, for a deep A, and the squared norm. By rows.
+template <class S>
+struct LstsqProblem {
+  long batch, m, n, s;
+  bool pivoting;
+  double rcond;
+  const S* a = nullptr;            // m x n
+  const S* b = nullptr;            // m x s
+  S* x = nullptr;                  // n x s
+  RealOf<S>* residuals = nullptr;  // s
+  int32_t* rank = nullptr;         // 1
+
+  LstsqProblem slice(long first, long count) const {
+    LstsqProblem part = *this;
+    part.batch = count;
+    part.a += first * m * n;
+    part.b += first * m * s;
+    part.x += first * n * s;
+    part.residuals += first * s;
+    part.rank += first;
+    return part;
+  }
+};
+
+// The entries, one for each of the four scalar types; dispatch.cc, and least_squares.cc for the
+// last three, which call the others.
 template <class S>
 void factor(const QrProblem<S>& problem, Pool& pool);
 template <class S>
@@ -130,6 +210,12 @@ template <class S>
 void tangent(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
 void cotangent(const DerivativeProblem<S>& problem, Pool& pool);
+template <class S>
+void decompose(const CodProblem<S>& problem, Pool& pool);
+template <class S>
+void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool);
+template <class S>
+void least_squares(const LstsqProblem<S>& problem, Pool& pool);
 
 // Instantiate a function template for the four scalar types.
 #define JAXQR_FOR_SCALARS(INSTANTIATE) \

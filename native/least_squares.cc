@@ -1,0 +1,310 @@
+// Least squares of deep matrices: the decomposition, its operations, and the solution as a whole.
+#include "decomposition.h"
+#include "passes.h"
+
+namespace jaxqr {
+namespace {
+
+template <class S>
+size_t bytes(long count) {
+  return Workspace::size<S>(count);
+}
+
+// [R11 R12]^H = Z T of one matrix whose rank is not full; zeros behind the rank.
+template <class S>
+void factor_row_space(const S* r, long ld, long n, long rank, S* hz, S* tauz, Pool& pool) {
+  std::fill(hz, hz + n * n, S(0));
+  std::fill(tauz, tauz + n, S(0));
+  if (rank == 0 || rank == n) return;
+  Workspace workspace(2 * bytes<S>(n * rank));
+  S* rows = workspace.take<S>(n * rank);  // the adjoint of the leading rows
+  S* h = workspace.take<S>(n * rank);
+  for (long i = 0; i < n; ++i) {
+    for (long j = 0; j < rank; ++j) rows[i * rank + j] = j <= i ? conjugate(r[j * ld + i]) : S(0);
+  }
+  QrProblem<S> problem{1, n, rank, Order::kRows, false};
+  problem.a = rows;
+  problem.h = h;
+  problem.tau = tauz;
+  factor(problem, pool);
+  for (long i = 0; i < n; ++i) std::copy(h + i * rank, h + (i + 1) * rank, hz + i * n);
+}
+
+template <class S>
+void multiply_q(long batch, long m, long n, const S* h, const S* tau, long s, bool adjoint,
+                const S* c, S* out, Pool& pool) {
+  ApplyProblem<S> problem{batch, m, n, m, s, Order::kRows, true, adjoint};
+  problem.h = h;
+  problem.tau = tau;
+  problem.c = c;
+  problem.out = out;
+  jaxqr::apply(problem, pool);
+}
+
+// The triangle of matrix b of a decomposition.
+template <class S>
+RowSpace<S> row_space(const CodProblem<S>& cod, long b) {
+  const CodProblem<S> one = cod.slice(b, 1);
+  const S* r = one.h1 ? one.h1 : one.h;
+  return {r, cod.n, cod.n, *one.rank, one.hz, one.tauz, one.p};
+}
+
+// out := body of each matrix's row space on its n x s entries of `c`, permuted before or after.
+template <class S, class Body>
+void for_row_spaces(const CodProblem<S>& cod, long s, Pool& pool, const Body& body) {
+  for_ranges(pool, cod.batch, cod.n * cod.n / 2 + 4 * cod.n * s, [&](long begin, long end) {
+    for (long b = begin; b < end; ++b) body(row_space(cod, b), b * cod.n * s);
+  });
+}
+
+// A^+ v: Q^H v, its leading rows, Q1^H, and the row space's part.
+template <class S>
+void solve(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  const long batch = cod.batch, m = cod.m, n = cod.n, s = problem.s;
+  Workspace workspace(bytes<S>(batch * m * s) + 2 * bytes<S>(batch * n * s));
+  S* full = workspace.take<S>(batch * m * s);
+  S* c = workspace.take<S>(batch * n * s);
+  S* other = workspace.take<S>(batch * n * s);
+  multiply_q(batch, m, n, cod.h, cod.tau, s, true, problem.v, full, pool);
+  for (long b = 0; b < batch; ++b) {
+    std::copy(full + b * m * s, full + b * m * s + n * s, c + b * n * s);
+  }
+  if (cod.h1) {
+    multiply_q(batch, n, n, cod.h1, cod.tau1, s, true, c, other, pool);
+    std::swap(c, other);
+  }
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
+    space.divide(pool, c + at, s);
+    space.permute_back(c + at, s, problem.out + at);
+  });
+}
+
+template <class S>
+void solve_adjoint(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  const long batch = cod.batch, m = cod.m, n = cod.n, s = problem.s;
+  Workspace workspace(bytes<S>(batch * m * s) + 2 * bytes<S>(batch * n * s));
+  S* full = workspace.take<S>(batch * m * s);
+  S* c = workspace.take<S>(batch * n * s);
+  S* other = workspace.take<S>(batch * n * s);
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
+    space.permute(problem.v + at, s, c + at);
+    space.divide_adjoint(pool, c + at, s);
+  });
+  if (cod.h1) {
+    multiply_q(batch, n, n, cod.h1, cod.tau1, s, false, c, other, pool);
+    std::swap(c, other);
+  }
+  for (long b = 0; b < batch; ++b) {
+    S* to = full + b * m * s;
+    std::copy(c + b * n * s, c + (b + 1) * n * s, to);
+    std::fill(to + n * s, to + m * s, S(0));
+  }
+  multiply_q(batch, m, n, cod.h, cod.tau, s, false, full, problem.out, pool);
+}
+
+// (A^H A)^+ v or (I - A^+ A) v.
+template <class S>
+void in_row_space(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  const long size = cod.n * problem.s;
+  for_row_spaces(cod, problem.s, pool, [&](const RowSpace<S>& space, long at) {
+    Workspace workspace(bytes<S>(size));
+    S* c = workspace.take<S>(size);
+    space.permute(problem.v + at, problem.s, c);
+    if (problem.operation == Operation::kGram) {
+      space.divide_adjoint(pool, c, problem.s);
+      space.divide(pool, c, problem.s);
+    } else {
+      space.null(pool, c, problem.s);
+    }
+    space.permute_back(c, problem.s, problem.out + at);
+  });
+}
+
+// The sum of |x|^2 over a column of `count` rows of `s` entries, added to `to`.
+template <class S>
+void add_squares(const S* x, long count, long s, RealOf<S>* to) {
+  for (long i = 0; i < count; ++i) {
+    for (long l = 0; l < s; ++l) to[l] += std::norm(x[i * s + l]);
+  }
+}
+
+// x from c = Q^H b and the triangle of one matrix, and the squares of what R22 leaves of c.
+template <class S>
+void finish(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, long ld, S* c,
+            Pool& pool) {
+  const long n = one.n, s = one.s, rank = *one.rank;
+  if (rank == n) {
+    space.divide(pool, c, s);
+    return space.permute_back(c, s, one.x);
+  }
+  Workspace workspace(2 * bytes<S>(n * s));
+  S* w = workspace.take<S>(n * s);
+  S* rest = workspace.take<S>(n * s);
+  std::copy(c, c + n * s, w);
+  space.divide(pool, w, s);
+  space.permute_back(w, s, one.x);
+  std::copy(c + rank * s, c + n * s, rest);
+  for (long i = rank; i < n; ++i) {
+    for (long j = i; j < n; ++j) {
+      subtract_multiple<false>(w + j * s, r[i * ld + j], rest + (i - rank) * s, s);
+    }
+  }
+  add_squares(rest, n - rank, s, one.residuals);
+}
+
+// By the triangle of [A b]: it holds Q^H b, and nothing of Q is kept.
+template <class S>
+void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s, k = n + s;
+  Workspace workspace(bytes<S>(batch * m * k) + bytes<S>(batch * k * k) +
+                      3 * bytes<S>(batch * n * n) + 3 * bytes<S>(batch * n * s) +
+                      2 * bytes<S>(batch * n) + bytes<int32_t>(batch * n));
+  S* both = workspace.take<S>(batch * m * k);
+  for_ranges(pool, batch * m, k, [&](long begin, long end) {
+    for (long i = begin; i < end; ++i) {
+      std::copy(problem.a + i * n, problem.a + (i + 1) * n, both + i * k);
+      std::copy(problem.b + i * s, problem.b + (i + 1) * s, both + i * k + n);
+    }
+  });
+  S* r = workspace.take<S>(batch * k * k);
+  QrProblem<S> plain{batch, m, k, Order::kRows, false};
+  plain.a = both;
+  plain.r = r;
+  factor(plain, pool);
+  S* c = workspace.take<S>(batch * n * s);
+  S* r0 = workspace.take<S>(batch * n * n);
+  for (long b = 0; b < batch; ++b) {
+    const S* from = r + b * k * k;
+    copy_upper(from, k, n, r0 + b * n * n);
+    for (long i = 0; i < n; ++i) {
+      std::copy(from + i * k + n, from + (i + 1) * k, c + (b * n + i) * s);
+    }
+    RealOf<S>* residuals = problem.residuals + b * s;
+    std::fill(residuals, residuals + s, RealOf<S>(0));
+    for (long i = 0; i < s; ++i) {
+      add_squares(from + (n + i) * k + n + i, 1, s - i, residuals + i);
+    }
+  }
+  CodProblem<S> cod{batch, n, n, problem.rcond};
+  cod.a = cod.h = r0;
+  cod.rank = problem.rank;
+  if (problem.pivoting) {
+    cod.h = workspace.take<S>(batch * n * n);
+    cod.tau = workspace.take<S>(batch * n);
+    cod.p = workspace.take<int32_t>(batch * n);
+    cod.hz = workspace.take<S>(batch * n * n);
+    cod.tauz = workspace.take<S>(batch * n);
+    decompose(cod, pool);
+    S* product = workspace.take<S>(batch * n * s);
+    multiply_q(batch, n, n, cod.h, cod.tau, s, true, c, product, pool);
+    c = product;
+  } else {
+    std::fill(cod.rank, cod.rank + batch, static_cast<int32_t>(n));
+  }
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
+    const long b = at / (n * s);
+    finish(problem.slice(b, 1), space, cod.h + b * n * n, n, c + at, pool);
+  });
+}
+
+// By the decomposition, where [A b] is not deep or half of the work would be done twice.
+template <class S>
+void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s;
+  Workspace workspace(bytes<S>(batch * m * n) + 2 * bytes<S>(batch * n) +
+                      bytes<int32_t>(batch * n) + bytes<S>(batch * n * n) +
+                      bytes<S>(batch * m * s));
+  CodProblem<S> cod{batch, m, n, problem.rcond};
+  cod.a = problem.a;
+  cod.h = workspace.take<S>(batch * m * n);
+  cod.tau = workspace.take<S>(batch * n);
+  cod.rank = problem.rank;
+  if (problem.pivoting) {
+    cod.p = workspace.take<int32_t>(batch * n);
+    cod.hz = workspace.take<S>(batch * n * n);
+    cod.tauz = workspace.take<S>(batch * n);
+  }
+  decompose(cod, pool);
+  S* c = workspace.take<S>(batch * m * s);
+  multiply_q(batch, m, n, cod.h, cod.tau, s, true, problem.b, c, pool);
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
+    const long b = at / (n * s);
+    const LstsqProblem<S> one = problem.slice(b, 1);
+    S* mine = c + b * m * s;
+    std::fill(one.residuals, one.residuals + s, RealOf<S>(0));
+    add_squares(mine + n * s, m - n, s, one.residuals);
+    finish(one, space, cod.h + b * m * n, n, mine, pool);
+  });
+}
+
+}  // namespace
+
+template <class S>
+void decompose(const CodProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n;
+  QrProblem<S> outer{batch, m, n, Order::kRows, problem.p && !problem.h1};
+  outer.a = problem.a;
+  outer.h = problem.h;
+  outer.tau = problem.tau;
+  outer.p = problem.h1 ? nullptr : problem.p;
+  factor(outer, pool);
+  if (!problem.p) return std::fill(problem.rank, problem.rank + batch, static_cast<int32_t>(n));
+  if (problem.h1) {
+    for (long b = 0; b < batch; ++b) {  // R0 waits where Z will be
+      copy_upper(problem.h + b * m * n, n, n, problem.hz + b * n * n);
+    }
+    QrProblem<S> inner{batch, n, n, Order::kRows, true};
+    inner.a = problem.hz;
+    inner.h = problem.h1;
+    inner.tau = problem.tau1;
+    inner.p = problem.p;
+    factor(inner, pool);
+  }
+  for (long b = 0; b < batch; ++b) {
+    const CodProblem<S> one = problem.slice(b, 1);
+    const S* r = one.h1 ? one.h1 : one.h;
+    const long rank = leading_run(r, n, n, static_cast<RealOf<S>>(problem.rcond));
+    *one.rank = static_cast<int32_t>(rank);
+    factor_row_space(r, n, n, rank, one.hz, one.tauz, pool);
+  }
+}
+
+template <class S>
+void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  if (cod.m == 0 || cod.n == 0 || problem.s == 0) {
+    return std::fill(problem.out, problem.out + cod.batch * problem.rows_out() * problem.s, S(0));
+  }
+  for_pieces(cod.batch, (cod.m + 2 * cod.n) * problem.s * sizeof(S), [&](long first, long count) {
+    const PseudoinverseProblem<S> piece = problem.slice(first, count);
+    switch (problem.operation) {
+      case Operation::kSolve:
+        return solve(piece, pool);
+      case Operation::kSolveAdjoint:
+        return solve_adjoint(piece, pool);
+      default:
+        return in_row_space(piece, pool);
+    }
+  });
+}
+
+template <class S>
+void least_squares(const LstsqProblem<S>& problem, Pool& pool) {
+  const long m = problem.m, n = problem.n, s = problem.s;
+  const bool beside = m >= 2 * n && m >= n + s;
+  for_pieces(problem.batch, m * (n + s) * sizeof(S), [&](long first, long count) {
+    const LstsqProblem<S> piece = problem.slice(first, count);
+    return beside ? solve_beside(piece, pool) : solve_decomposed(piece, pool);
+  });
+}
+
+#define INSTANTIATE(S)                                                        \
+  template void decompose<S>(const CodProblem<S>&, Pool&);                    \
+  template void pseudoinverse<S>(const PseudoinverseProblem<S>&, Pool&);      \
+  template void least_squares<S>(const LstsqProblem<S>&, Pool&);
+JAXQR_FOR_SCALARS(INSTANTIATE)
+
+}  // namespace jaxqr
