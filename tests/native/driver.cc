@@ -36,6 +36,23 @@ void for_letter(char letter, Body body) {
 
 Order order_of(bool transposed) { return transposed ? Order::kColumns : Order::kRows; }
 
+template <class S>
+CodProblem<S> decomposition(long batch, long m, long n, double rcond, const void* a, void* h,
+                            void* tau, void* h1, void* tau1, int32_t* p, int32_t* rank, void* hz,
+                            void* tauz) {
+  CodProblem<S> cod{batch, m, n, rcond};
+  cod.a = static_cast<const S*>(a);
+  cod.h = static_cast<S*>(h);
+  cod.tau = static_cast<S*>(tau);
+  cod.h1 = static_cast<S*>(h1);
+  cod.tau1 = static_cast<S*>(tau1);
+  cod.p = p;
+  cod.rank = rank;
+  cod.hz = static_cast<S*>(hz);
+  cod.tauz = static_cast<S*>(tauz);
+  return cod;
+}
+
 }  // namespace
 }  // namespace jaxqr
 
@@ -107,5 +124,46 @@ extern "C" void test_derivative(char letter, long batch, long m, long n, bool tr
     } else {
       cotangent(problem, pool);
     }
+  });
+}
+
+extern "C" void test_decompose(char letter, long batch, long m, long n, double rcond,
+                               const void* a, void* h, void* tau, void* h1, void* tau1, int32_t* p,
+                               int32_t* rank, void* hz, void* tauz) {
+  for_letter(letter, [&](auto scalar) {
+    using S = decltype(scalar);
+    Threads pool;
+    decompose(decomposition<S>(batch, m, n, rcond, a, h, tau, h1, tau1, p, rank, hz, tauz), pool);
+  });
+}
+
+extern "C" void test_pseudoinverse(char letter, long batch, long m, long n, long s, int operation,
+                                   void* h, void* tau, void* h1, void* tau1, int32_t* p,
+                                   int32_t* rank, void* hz, void* tauz, const void* v, void* out) {
+  for_letter(letter, [&](auto scalar) {
+    using S = decltype(scalar);
+    PseudoinverseProblem<S> problem{
+        decomposition<S>(batch, m, n, 0, nullptr, h, tau, h1, tau1, p, rank, hz, tauz), s,
+        static_cast<Operation>(operation)};
+    problem.v = static_cast<const S*>(v);
+    problem.out = static_cast<S*>(out);
+    Threads pool;
+    pseudoinverse(problem, pool);
+  });
+}
+
+extern "C" void test_least_squares(char letter, long batch, long m, long n, long s, bool pivoting,
+                                   double rcond, const void* a, const void* b, void* x,
+                                   void* residuals, int32_t* rank) {
+  for_letter(letter, [&](auto scalar) {
+    using S = decltype(scalar);
+    LstsqProblem<S> problem{batch, m, n, s, pivoting, rcond};
+    problem.a = static_cast<const S*>(a);
+    problem.b = static_cast<const S*>(b);
+    problem.x = static_cast<S*>(x);
+    problem.residuals = static_cast<RealOf<S>*>(residuals);
+    problem.rank = rank;
+    Threads pool;
+    least_squares(problem, pool);
   });
 }

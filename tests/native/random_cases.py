@@ -103,6 +103,41 @@ class Library:
             *self._head(q, m, n), *flags, *map(pointer, (q, r, scale, da, dq, dr))
         )
 
+    def decompose(self, a, rcond, *, pivoting, twice):
+        batch, m, n = a.shape
+        inner, extra = (n if twice else 0), (n if pivoting else 0)
+        shapes = ((m, n), (n,), (inner, inner), (inner,), (extra,), (), (extra, extra), (extra,))
+        dtypes = [a.dtype] * 4 + [np.int32] * 2 + [a.dtype] * 2
+        factors = [np.full((batch, *s), 77, t) for s, t in zip(shapes, dtypes, strict=True)]
+        given = [None if x.shape[-1:] == (0,) else x for x in factors]
+        self.library.test_decompose(
+            *self._head(a, m, n), ctypes.c_double(rcond), *map(pointer, [a, *given])
+        )
+        return given
+
+    def pseudoinverse(self, factors, operation, v):
+        h = factors[0]
+        number = ("solve", "solve_adjoint", "gram", "null").index(operation)
+        rows = h.shape[-2 if operation == "solve_adjoint" else -1]
+        out = np.full((len(v), rows, v.shape[-1]), 77, v.dtype)
+        self.library.test_pseudoinverse(
+            *self._head(h, *h.shape[1:], v.shape[-1]), number, *map(pointer, [*factors, v, out])
+        )
+        return out
+
+    def least_squares(self, a, b, rcond, *, pivoting):
+        batch, m, n = a.shape
+        x = np.full((batch, n, b.shape[-1]), 77, a.dtype)
+        residuals = np.full((batch, b.shape[-1]), 77, a.real.dtype)
+        rank = np.full((batch,), 77, np.int32)
+        self.library.test_least_squares(
+            *self._head(a, m, n, b.shape[-1]),
+            ctypes.c_bool(pivoting),
+            ctypes.c_double(rcond),
+            *map(pointer, (a, b, x, residuals, rank)),
+        )
+        return x, residuals, rank
+
     def _head(self, a, *sizes):
         return ctypes.c_char(a.dtype.char.encode()), *map(ctypes.c_long, (len(a), *sizes))
 
@@ -326,6 +361,44 @@ def derivatives(library, rng):
     assert error < tolerance, f"the cotangent is not the transpose of the tangent: {error}"
 
 
+def least_squares(library, rng):
+    """The solution and the operations of the decomposition are those of the pseudo-inverse."""
+    dtype, batch, m, n = problem(rng)
+    m, n, s = max(m, n), min(m, n), int(rng.choice((1, 1, 2, 5)))
+    if m < 300:
+        batch = min(batch, 40)
+    info, wide = np.finfo(dtype), np.result_type(dtype, np.float64)
+    rank = n if rng.random() < 0.5 else int(rng.integers(0, n + 1))
+    # singular values of one size: the rank is beyond doubt, and the condition harmless
+    left = np.linalg.qr(normal(rng, (batch, m, rank), np.dtype(wide)))[0]
+    right = np.linalg.qr(normal(rng, (batch, n, rank), np.dtype(wide)))[0]
+    a = ((left * rng.uniform(1, 2, (batch, 1, rank))) @ adjoint(right)).astype(dtype)
+    b, u = normal(rng, (batch, m, s), dtype), normal(rng, (batch, n, s), dtype)
+    pivoting = rank < n or rng.random() < 0.7
+    rcond = 20 * m * float(info.eps)
+    inverse = np.linalg.pinv(a.astype(wide), rcond=100 * m * float(info.eps))
+    limit = 1000 * m * float(info.eps) * max(1, np.abs(b).max(), np.abs(u).max())
+
+    def same(x, y, what):
+        assert x.shape == y.shape and np.all(np.abs(x - y) < limit), f"{what}, rank {rank}"
+
+    want = inverse @ b
+    x, residuals, ranks = library.least_squares(a, b, rcond, pivoting=pivoting)
+    assert np.all(ranks == rank), f"rank {ranks}, not {rank}"
+    same(x, want, "x")
+    squares = np.sum(np.abs(b - a.astype(wide) @ want) ** 2, axis=-2)
+    assert np.all(np.abs(residuals - squares) < limit * (1 + squares)), "residuals"
+    twice = pivoting and rng.random() < 0.5
+    factors = library.decompose(a, rcond, pivoting=pivoting, twice=twice)
+    assert np.all(factors[5] == rank), "rank of the decomposition"
+    same(library.pseudoinverse(factors, "solve", b), want, "solve")
+    want = adjoint(inverse) @ u
+    same(library.pseudoinverse(factors, "solve_adjoint", u), want, "solve_adjoint")
+    same(library.pseudoinverse(factors, "gram", u), inverse @ want, "gram")
+    want = u - inverse @ (a.astype(wide) @ u)
+    same(library.pseudoinverse(factors, "null", u), want, "null")
+
+
 def not_finite(library, rng):
     """A NaN or an infinity stays in its own matrix."""
     dtype, batch, m, n = problem(rng)
@@ -343,8 +416,8 @@ def not_finite(library, rng):
         assert np.all(np.isfinite(rest)), f"a NaN spoils {name} of other matrices"
 
 
-CASES = (factorization, pivots, reflectors, derivatives, not_finite)
-WEIGHTS = (0.5, 0.1, 0.15, 0.2, 0.05)
+CASES = (factorization, pivots, reflectors, derivatives, least_squares, not_finite)
+WEIGHTS = (0.45, 0.1, 0.15, 0.15, 0.1, 0.05)
 
 if __name__ == "__main__":
     sys.exit(main())
