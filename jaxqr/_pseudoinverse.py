@@ -109,53 +109,52 @@ def _pseudoinverse_jvp(
     da, *_, dv = tangents
     inverse = Pseudoinverse(a, tuple(factors), pivoting)
     out = inverse.apply(operation, v)
-    terms = []
-    if not is_zero(dv):
-        terms.append(inverse.apply(operation, dv))
-    if not is_zero(da):
-        terms.append(_RULES[operation](inverse, out, v, da))
-    if not terms:
+    if is_zero(da) and is_zero(dv):
         return [out], [zero_tangent(out)]
-    return [out], [sum(terms[1:], start=terms[0])]
+    if is_zero(da):
+        return [out], [inverse.apply(operation, dv)]
+    return [out], [_RULES[operation](inverse, out, v, da, ad.instantiate_zeros(dv))]
 
 
-def _solve_rule(inverse: Pseudoinverse, y: Array, v: Array, da: Array) -> Array:
+def _solve_rule(inverse: Pseudoinverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
     """(9.8): of y = A^+ v."""
     left = [v - mm(inverse.a, y)]
     if inverse.pivoting:
         left.append(inverse.solve_adjoint(y))
     (da_y,), (ha_rest, *ha_z) = _products(da, [y], left)
-    out = inverse.gram(ha_rest) - inverse.solve(da_y)
+    out = inverse.solve(dv - da_y) + inverse.gram(ha_rest)
     return out + inverse.null(ha_z[0]) if inverse.pivoting else out
 
 
-def _solve_adjoint_rule(inverse: Pseudoinverse, z: Array, u: Array, da: Array) -> Array:
+def _solve_adjoint_rule(inverse: Pseudoinverse, z: Array, u: Array, da: Array, du: Array) -> Array:
     """(9.8) for the adjoint: of z = A^{+H} u."""
     right = [inverse.solve(z)]
     if inverse.pivoting:
         right.append(inverse.null(u))
     (da_y, *da_null), (ha_z,) = _products(da, right, [z])
-    inner = inverse.solve(da_null[0]) - ha_z if inverse.pivoting else -ha_z
+    inner = du - ha_z
+    if inverse.pivoting:
+        inner += inverse.solve(da_null[0])
     return da_y - mm(inverse.a, inverse.solve(da_y)) + inverse.solve_adjoint(inner)
 
 
-def _gram_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array) -> Array:
+def _gram_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array, du: Array) -> Array:
     """That of (A^H A)^+ = A^+ A^{+H}."""
 
-    def composed(a: Array) -> Array:
+    def composed(a: Array, u: Array) -> Array:
         moved = inverse._replace(a=a)
         return moved.solve(moved.solve_adjoint(u))
 
-    return jax.jvp(composed, (inverse.a,), (da,))[1]
+    return jax.jvp(composed, (inverse.a, u), (da, du))[1]
 
 
-def _null_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array) -> Array:
+def _null_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array, du: Array) -> Array:
     """(9.9) for the adjoint: of y = (I - A^+ A) u."""
     (da_y,), (ha_z,) = _products(da, [y], [inverse.solve_adjoint(u)])
-    return -inverse.solve(da_y) - inverse.null(ha_z)
+    return inverse.null(du - ha_z) - inverse.solve(da_y)
 
 
-_RULES: dict[str, Callable[[Pseudoinverse, Array, Array, Array], Array]] = {
+_RULES: dict[str, Callable[[Pseudoinverse, Array, Array, Array, Array], Array]] = {
     "solve": _solve_rule,
     "solve_adjoint": _solve_adjoint_rule,
     "gram": _gram_rule,
