@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 # What each command takes where the command line does not choose.
 _WORKS = {"race": tuple(WORKS), "growth": ("qr",), "memory": tuple(WORKS)}
-_DTYPES = {"race": DTYPES, "growth": ("f4", "f8"), "memory": ("f8",)}
+_DTYPES = {"race": None, "growth": ("f4", "f8"), "memory": ("f8",)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +54,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "and draw; memory: peaks of jaxqr and jnp",
     )
     add("--works", nargs="+", choices=WORKS, help="default: all; growth: qr")
-    add("--dtypes", nargs="+", choices=[*DTYPES, "c8"], help="f4 f8 c16; growth f4 f8; memory f8")
+    add(
+        "--dtypes",
+        nargs="+",
+        choices=[*DTYPES, "c8"],
+        help="f4 f8 c16, lstsq f4 f8; growth f4 f8; memory f8",
+    )
     add("--cells", default="", metavar="REGEX", help="matched within work/shape/dtype")
     add("--quick", action="store_true", help="a dozen cells of the grid, about a minute")
     add("--json", type=Path, metavar="PATH", help="default: in benchmarks/results")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Factorization = Literal["qr", "lq", "pivoted"]
+Kind = Literal["qr", "lq", "pivoted", "lstsq"]
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,21 @@ class Aim:
 
 @dataclass(frozen=True)
 class Work:
-    """One kind of computation: a factorization, or the gradient of a loss of its factors."""
+    """One kind of computation, or the gradient of a loss of its results.
+
+    Attributes:
+      name: on the command line and in files.
+      kind: what is computed.
+      gradient: whether that of a loss is computed too.
+      title: the heading of its table.
+      peers: whose times count against jaxqr's; others stand beside them for comparison.
+    """
 
     name: str
-    factorization: Factorization
+    kind: Kind
     gradient: bool
     title: str
+    peers: tuple[str, ...] = ("jnp", "torch", "scipy")
 
 
 WORKS = {
@@ -44,6 +53,14 @@ WORKS = {
         Work(
             "pivoted_grad", "pivoted", True, "Pivoted QR, value and gradient of a loss of Q and R"
         ),
+        Work("lstsq", "lstsq", False, "Least squares", ("jnp", "torch")),
+        Work(
+            "lstsq_grad",
+            "lstsq",
+            True,
+            "Least squares, value and gradient of |x|^2",
+            ("jnp", "torch"),
+        ),
     )
 }
 
@@ -52,6 +69,8 @@ AIMS = {
     "qr_grad": Aim(2.5, 1.0),
     "lq": Aim(4.0, 1.1),
     "pivoted": Aim(2.0, 1.0),
+    "lstsq": Aim(2.0, 1.0),
+    "lstsq_grad": Aim(5.0, 1.0),
 }
 
 DTYPES = ("f4", "f8", "c16")
@@ -91,7 +110,25 @@ PIVOTED_SHAPES: tuple[tuple[int, ...], ...] = (
 # The gradients of LQ and of pivoted QR are QR's but for a transpose or a permutation.
 FEW_SHAPES = tuple(shape for shape in PIVOTED_SHAPES if shape != (2048, 2048))
 
-_SHAPES_OF = {"pivoted": PIVOTED_SHAPES, "pivoted_grad": FEW_SHAPES, "lq_grad": FEW_SHAPES}
+# Of the matrix; there is one right-hand side.
+LSTSQ_SHAPES: tuple[tuple[int, ...], ...] = (
+    (10000, 8, 4),
+    (50, 10),
+    (1000, 50),
+    (10000, 100),
+    (1000, 500),
+    (100, 1000),
+)
+
+_SHAPES_OF = {
+    "pivoted": PIVOTED_SHAPES,
+    "pivoted_grad": FEW_SHAPES,
+    "lq_grad": FEW_SHAPES,
+    "lstsq": LSTSQ_SHAPES,
+    "lstsq_grad": LSTSQ_SHAPES,
+}
+
+_DTYPES_OF = {"lstsq": ("f4", "f8"), "lstsq_grad": ("f4", "f8")}
 
 # One cell for each regime: tiny and small batch, square, tall, wide.
 QUICK = re.compile(
@@ -102,6 +139,8 @@ QUICK = re.compile(
     | lq_grad/64x4096/f8
     | pivoted/(1000x32x32|256x256)/f8
     | pivoted_grad/256x256/f8
+    | lstsq/1000x50/f8
+    | lstsq_grad/1000x50/f8
     """,
     re.VERBOSE,
 )
@@ -132,25 +171,24 @@ class Cell:
 
 def grid(
     works: Iterable[str] = tuple(WORKS),
-    dtypes: Iterable[str] = DTYPES,
+    dtypes: Iterable[str] | None = None,
     shapes: Iterable[tuple[int, ...]] | None = None,
 ) -> list[Cell]:
     """Lists the cells of the grid, work by work.
 
     Args:
       works: names of works, keys of `WORKS`.
-      dtypes: NumPy type codes.
+      dtypes: NumPy type codes of every work; by default each work's own list.
       shapes: the shapes of every work; by default each work's own list.
 
     Returns:
       The cells, in the order in which they are raced and printed.
     """
-    fixed = None if shapes is None else tuple(shapes)
-    dtypes = tuple(dtypes)
-
+    fixed_shapes = None if shapes is None else tuple(shapes)
+    fixed_dtypes = None if dtypes is None else tuple(dtypes)
     return [
         Cell(work, shape, dtype)
         for work in map(WORKS.__getitem__, works)
-        for shape in (_SHAPES_OF.get(work.name, SHAPES) if fixed is None else fixed)
-        for dtype in dtypes
+        for shape in (_SHAPES_OF.get(work.name, SHAPES) if fixed_shapes is None else fixed_shapes)
+        for dtype in (_DTYPES_OF.get(work.name, DTYPES) if fixed_dtypes is None else fixed_dtypes)
     ]

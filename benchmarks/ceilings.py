@@ -26,14 +26,20 @@ _PAUSE = 0.5
 
 
 def flops(cell: Cell) -> float:
-    """Counts the operations of forming both factors, in all of the batch, as real ones.
+    """Counts the operations of a cell, in all of the batch, as real ones.
 
-    An LQ is counted as the QR of the transpose, and the choice of pivots is not counted.
+    For a factorization those of forming both factors, an LQ as the QR of the transpose; for least
+    squares those of a QR of the deep matrix, or adjoint, and of its application to one vector.
+    The choice of pivots is not counted.
     """
     *batch, m, n = cell.shape
-    if cell.work.factorization == "lq":
-        m, n = n, m
-    each = _geqrf(m, n) + _orgqr(m, min(m, n))
+    if cell.work.kind == "lstsq":
+        deep, k = max(m, n), min(m, n)
+        each = _geqrf(deep, k) + _ormqr(deep, k) + k**2
+    else:
+        if cell.work.kind == "lq":
+            m, n = n, m
+        each = _geqrf(m, n) + _orgqr(m, min(m, n))
     return float(np.prod(batch)) * each * _real_per_complex(cell.dtype)
 
 
@@ -53,10 +59,10 @@ def peak_rates(dtypes: Iterable[str], n: int = 1500) -> dict[str, float]:
 def memory_floor(cell: Cell, a: np.ndarray) -> Call | None:
     """Returns a call that reads the input and writes as much as the factors once.
 
-    None for gradients and for matrices that are not small: there arithmetic decides.
+    None for gradients, for least squares and for matrices that are not small: arithmetic decides.
     """
     k = min(cell.shape[-2:])
-    if cell.work.gradient or k > SMALL:
+    if cell.work.gradient or cell.work.kind == "lstsq" or k > SMALL:
         return None
 
     def touch(a: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -77,6 +83,11 @@ def _geqrf(m: int, n: int) -> float:
 def _orgqr(m: int, k: int) -> float:
     """The ``m`` by ``k`` matrix Q from ``k`` reflectors."""
     return 2 * m * k**2 - 2 / 3 * k**3 + 2 * k**2 - m * k - 4 / 3 * k
+
+
+def _ormqr(m: int, k: int) -> float:
+    """The product of Q or its adjoint, ``k`` reflectors, with one vector of ``m`` entries."""
+    return 4 * m * k - 2 * k**2 + 3 * k
 
 
 def _real_per_complex(dtype: str) -> int:

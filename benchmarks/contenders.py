@@ -20,17 +20,17 @@ import jaxqr
 from benchmarks.cases import Cell
 from benchmarks.machine import optional
 
-NAMES = ("jaxqr", "jnp", "torch", "scipy")
+NAMES = ("jaxqr", "jnp", "torch", "scipy", "gels")
 
-Factors = tuple[Any, ...]
+Arrays = tuple[Any, ...]
 Call = Callable[[], Any]
-Functions = dict[str, Callable[..., Factors]]
+Functions = dict[str, Callable[..., Arrays]]
 
 
 class Contender:
     """What a library has to offer to take part in the race.
 
-    Factors come in the order of the function: ``(Q, R)``, ``(L, Q)`` or ``(Q, R, P)``.
+    Values come in the order of the function: ``(Q, R)``, ``(L, Q)``, ``(Q, R, P)`` or ``(x,)``.
     """
 
     def __init__(self, name: str, version: str):
@@ -41,24 +41,25 @@ class Contender:
         """Says in a word why the contender stays away from a cell; None if it takes part."""
         return None
 
-    def forward(self, cell: Cell, a: np.ndarray) -> Call:
-        """Returns the call that computes the factors."""
+    def forward(self, cell: Cell, inputs: Arrays) -> Call:
+        """Returns the call that computes the values."""
         raise NotImplementedError
 
-    def gradient(self, cell: Cell, a: np.ndarray, cotangents: Factors) -> Call:
-        r"""Returns the call that computes the loss and its gradient.
+    def gradient(self, cell: Cell, inputs: Arrays, cotangents: Arrays) -> Call:
+        r"""Returns the call that computes the loss and its gradient in all inputs.
 
         The loss is :math:`\sum_i \mathrm{Re}\,\langle C_i, F_i\rangle` over the two factors
-        :math:`F_i`, with the cotangents :math:`C_i`.
+        :math:`F_i`, with the cotangents :math:`C_i`. Without any, the values take their place:
+        for least squares it is :math:`|x|^2`.
         """
         raise NotImplementedError
 
-    def factors(self, result: Any) -> Factors:
+    def values(self, result: Any) -> Arrays:
         """Converts what the forward call returned to NumPy."""
         return tuple(map(np.asarray, result))
 
-    def slope(self, result: Any) -> np.ndarray:
-        """Converts what the gradient call returned to G with d loss = Re <G, dA>."""
+    def slopes(self, result: Any) -> Arrays:
+        """Converts what the gradient call returned to G with d loss = Re <G, dX>, by input X."""
         raise NotImplementedError
 
 
@@ -66,78 +67,93 @@ class Jax(Contender):
     """jaxqr and jax.numpy."""
 
     def __init__(self, name: str, version: str, functions: Functions):
-        """Takes for each factorization the function that computes it."""
+        """Takes for each kind of work the function that computes it."""
         super().__init__(name, version)
         self._functions = functions
 
-    def forward(self, cell: Cell, a: np.ndarray) -> Call:
-        """Jits the factorization."""
-        return jitted(self._functions[cell.work.factorization], a)
+    def forward(self, cell: Cell, inputs: Arrays) -> Call:
+        """Jits the function."""
+        return jitted(self._functions[cell.work.kind], *inputs)
 
-    def gradient(self, cell: Cell, a: np.ndarray, cotangents: Factors) -> Call:
+    def gradient(self, cell: Cell, inputs: Arrays, cotangents: Arrays) -> Call:
         """Jits ``value_and_grad``; the cotangents are arguments, so that no constant folds."""
-        return jitted(self.function(cell), a, *cotangents)
+        return jitted(self.function(cell), *inputs, *cotangents)
 
     def function(self, cell: Cell) -> Callable[..., Any]:
-        """Returns what is jitted: a function of the input and, for gradients, the cotangents."""
-        factor = self._functions[cell.work.factorization]
+        """Returns what is jitted: a function of the inputs and, for gradients, the cotangents."""
+        values = self._functions[cell.work.kind]
         if not cell.work.gradient:
-            return factor
+            return values
+        count = 2 if cell.work.kind == "lstsq" else 1
 
-        def loss(a: jax.Array, *cotangents: jax.Array) -> jax.Array:
-            pairs = zip(cotangents, factor(a), strict=False)  # the pivots have no cotangent
-            first, second = (jnp.sum((c.conj() * f).real) for c, f in pairs)
-            return first + second
+        def loss(*arguments: jax.Array) -> jax.Array:
+            inputs, cotangents = arguments[:count], arguments[count:]
+            return _loss(cotangents, values(*inputs), lambda c, f: jnp.sum((c.conj() * f).real))
 
-        return jax.value_and_grad(loss)
+        return jax.value_and_grad(loss, argnums=tuple(range(count)))
 
-    def slope(self, result: Any) -> np.ndarray:
-        """Conjugates: JAX pairs without conjugation, d loss = Re sum(g * da)."""
-        return np.asarray(result[1]).conj()
+    def slopes(self, result: Any) -> Arrays:
+        """Conjugates: JAX pairs without conjugation, d loss = Re sum(g * dx)."""
+        return tuple(np.asarray(slope).conj() for slope in result[1])
 
 
 class Torch(Contender):
     """PyTorch, called as its users do: eagerly, gradients by autograd."""
 
-    def __init__(self, torch: Any):
+    # Of least squares; None stands for PyTorch's choice, which is gelsy.
+    _driver: str | None = None
+
+    def __init__(self, torch: Any, name: str = "torch"):
         """Takes the module, so that this one can be imported without it."""
-        super().__init__("torch", torch.__version__)
+        super().__init__(name, torch.__version__)
         self._torch = torch
 
     def refusal(self, cell: Cell) -> str | None:
         """Has no pivoting."""
-        return "-" if cell.work.factorization == "pivoted" else None
+        return "-" if cell.work.kind == "pivoted" else None
 
-    def forward(self, cell: Cell, a: np.ndarray) -> Call:
-        """Leaves gradients off, since the input does not ask for them."""
-        return partial(self._factor, cell.work.factorization, self._torch.from_numpy(a))
+    def forward(self, cell: Cell, inputs: Arrays) -> Call:
+        """Leaves gradients off, since the inputs do not ask for them."""
+        return partial(self._compute, cell.work.kind, *map(self._torch.from_numpy, inputs))
 
-    def gradient(self, cell: Cell, a: np.ndarray, cotangents: Factors) -> Call:
+    def gradient(self, cell: Cell, inputs: Arrays, cotangents: Arrays) -> Call:
         """Builds and walks the graph in each call."""
-        x = self._torch.from_numpy(a).requires_grad_()
-        constants = [self._torch.from_numpy(c) for c in cotangents]
+        variables = [self._torch.from_numpy(x).requires_grad_() for x in inputs]
+        constants = tuple(map(self._torch.from_numpy, cotangents))
+
+        def pair(c: Any, f: Any) -> Any:
+            # The fastest of PyTorch's spellings of the pairing.
+            return self._torch.vdot(c.flatten(), f.flatten()).real
 
         def call() -> tuple[Any, Any]:
-            factors = self._factor(cell.work.factorization, x)
-            pairs = zip(constants, factors, strict=True)
-            # The fastest of PyTorch's spellings of the pairing.
-            first, second = (self._torch.vdot(c.flatten(), f.flatten()).real for c, f in pairs)
-            loss = first + second
-            return loss, self._torch.autograd.grad(loss, x)[0]
+            loss = _loss(constants, self._compute(cell.work.kind, *variables), pair)
+            return loss, self._torch.autograd.grad(loss, variables)
 
         return call
 
-    def factors(self, result: Any) -> Factors:
+    def values(self, result: Any) -> Arrays:
         """Resolves conjugations that PyTorch has put off."""
         return tuple(f.resolve_conj().numpy() for f in result)
 
-    def slope(self, result: Any) -> np.ndarray:
+    def slopes(self, result: Any) -> Arrays:
         """Resolves conjugations that PyTorch has put off."""
-        return np.asarray(result[1].resolve_conj())
+        return self.values(result[1])
 
-    def _factor(self, factorization: str, x: Any) -> Factors:
-        q, r = self._torch.linalg.qr(x.mT if factorization == "lq" else x)
-        return (r.mT, q.mT) if factorization == "lq" else (q, r)
+    def _compute(self, kind: str, a: Any, *b: Any) -> Arrays:
+        if kind == "lstsq":
+            return (self._torch.linalg.lstsq(a, *b, driver=self._driver).solution,)
+        q, r = self._torch.linalg.qr(a.mT if kind == "lq" else a)
+        return (r.mT, q.mT) if kind == "lq" else (q, r)
+
+
+class Gels(Torch):
+    """PyTorch's driver that takes full rank, which the checks assert, for granted."""
+
+    _driver = "gels"
+
+    def refusal(self, cell: Cell) -> str | None:
+        """Has nothing but least squares; the gradient does not depend on the driver."""
+        return None if cell.work.name == "lstsq" else "-"
 
 
 class SciPy(Contender):
@@ -151,12 +167,16 @@ class SciPy(Contender):
         """Has no gradients, and is not raced on batches."""
         return "-" if cell.work.gradient or len(cell.shape) > 2 else None
 
-    def forward(self, cell: Cell, a: np.ndarray) -> Call:
+    def forward(self, cell: Cell, inputs: Arrays) -> Call:
         """Leaves the search for NaN out; the other contenders do not look for it either."""
+        if cell.work.kind == "lstsq":
+            options = {"lapack_driver": "gelsy", "check_finite": False}
+            return lambda: scipy.linalg.lstsq(*inputs, **options)[:1]
+        (a,) = inputs
         qr = partial(scipy.linalg.qr, mode="economic", check_finite=False)
-        if cell.work.factorization == "lq":
+        if cell.work.kind == "lq":
             return lambda: tuple(f.T for f in reversed(qr(a.T)))
-        return partial(qr, a, pivoting=cell.work.factorization == "pivoted")
+        return partial(qr, a, pivoting=cell.work.kind == "pivoted")
 
 
 class Absent(Contender):
@@ -174,20 +194,47 @@ def jitted(function: Callable[..., Any], *arguments: np.ndarray) -> Call:
     return lambda: jax.block_until_ready(compiled(*on_device))
 
 
-def _jnp_lq(a: jax.Array) -> Factors:
+def _loss(cotangents: Arrays, values: Arrays, pair: Callable[[Any, Any], Any]) -> Any:
+    # The pivots have no cotangent.
+    terms = [pair(c, f) for c, f in zip(cotangents or values, values, strict=False)]
+    return sum(terms[1:], start=terms[0])
+
+
+def _jnp_lq(a: jax.Array) -> Arrays:
     q, r = jnp.linalg.qr(a.mT)
     return r.mT, q.mT
 
 
+def _jnp_lstsq(a: jax.Array, b: jax.Array) -> Arrays:
+    # It takes no batches.
+    solve = jnp.vectorize(lambda a, b: jnp.linalg.lstsq(a, b)[0], signature="(m,n),(m,s)->(n,s)")
+    return (solve(a, b),)
+
+
+def _jaxqr_lstsq(lstsq: Callable[..., Any], a: jax.Array, b: jax.Array) -> Arrays:
+    return (lstsq(a, b).x,)
+
+
 def _jaxqr() -> Contender:
     pivoted = partial(jaxqr.qr, pivoting=True)
-    functions: Functions = {"qr": jaxqr.qr, "lq": jaxqr.lq, "pivoted": pivoted}
+    functions: Functions = {
+        "qr": jaxqr.qr,
+        "lq": jaxqr.lq,
+        "pivoted": pivoted,
+        # What is compiled belongs to this contender: what jaxqr.lstsq is may have changed.
+        "lstsq": partial(_jaxqr_lstsq, jaxqr.lstsq),
+    }
     return Jax("jaxqr", jaxqr.__version__, functions)
 
 
 def _jnp() -> Contender:
     pivoted = partial(jax.lax.linalg.qr, pivoting=True, full_matrices=False)
-    functions: Functions = {"qr": jnp.linalg.qr, "lq": _jnp_lq, "pivoted": pivoted}
+    functions: Functions = {
+        "qr": jnp.linalg.qr,
+        "lq": _jnp_lq,
+        "pivoted": pivoted,
+        "lstsq": _jnp_lstsq,
+    }
     return Jax("jnp", jax.__version__, functions)
 
 
@@ -196,7 +243,12 @@ def _torch() -> Contender:
     return Absent("torch", "not installed") if torch is None else Torch(torch)
 
 
+def _gels() -> Contender:
+    torch = optional("torch")
+    return Absent("gels", "not installed") if torch is None else Gels(torch, "gels")
+
+
 def load(names: Iterable[str] = NAMES) -> list[Contender]:
     """Returns the contenders of these names, by default all, jaxqr first."""
-    makers = dict(zip(NAMES, (_jaxqr, _jnp, _torch, SciPy), strict=True))
+    makers = dict(zip(NAMES, (_jaxqr, _jnp, _torch, SciPy, _gels), strict=True))
     return [make() for name, make in makers.items() if name in tuple(names)]

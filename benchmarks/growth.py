@@ -20,8 +20,8 @@ _BATCHED = {4: BATCH_LIMIT, 8: 10**5}
 _BATCHES = tuple(digit * 10**power for power in range(2, 7) for digit in (1, 3))
 _SIZES = tuple(2**power for power in range(2, 13))
 
-_COLORS = dict(zip(NAMES, ("#000000", "#0072b2", "#d55e00", "#009e73"), strict=True))
-_MARKERS = dict(zip(NAMES, "osv^", strict=True))
+_COLORS = dict(zip(NAMES, ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7"), strict=True))
+_MARKERS = dict(zip(NAMES, "osv^x", strict=True))
 
 # Neither chance nor date: the same rows make the same bytes.
 _STYLE: Any = {"svg.hashsalt": "jaxqr", "svg.fonttype": "none", "font.size": 9}
@@ -56,13 +56,13 @@ _SWEEPS = (_Sweep("batch", "batch", _batched), _Sweep("size", "n", _single))
 
 
 def cells(
-    works: Iterable[str], dtypes: Iterable[str], batch_limit: int, size_limit: int
+    works: Iterable[str], dtypes: Iterable[str] | None, batch_limit: int, size_limit: int
 ) -> list[Cell]:
     """Lists the cells of both sweeps.
 
     Args:
       works: keys of `benchmarks.cases.WORKS`.
-      dtypes: NumPy type codes.
+      dtypes: NumPy type codes; None for each work's own.
       batch_limit: the largest batch of small matrices.
       size_limit: the largest order of a single matrix.
 

@@ -34,7 +34,7 @@ def describe(contenders: Iterable[Any]) -> dict[str, str]:
     Returns:
       What to print above the tables, by heading.
     """
-    versions = {c.name: c.version for c in contenders if c.name != "jnp"}
+    versions = {c.name: c.version for c in contenders if c.name not in ("jnp", "gels")}
     versions |= {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
     versions |= {"numpy": np.__version__, "python": platform.python_version()}
     tuning = sorted(name for name in os.environ if _TUNING.fullmatch(name))

@@ -17,7 +17,7 @@ import jax
 
 from benchmarks import contenders
 from benchmarks.cases import Cell
-from benchmarks.checks import Problem
+from benchmarks.checks import problem_of
 from benchmarks.contenders import Jax
 
 # Each dimension of the first input, which makes the libraries load and start what they need.
@@ -61,8 +61,8 @@ def measure(cell: Cell, name: str) -> dict[str, int]:
 
 
 def _arguments(cell: Cell) -> list[jax.Array]:
-    problem = Problem(cell)
-    arrays = [problem.a, *problem.cotangents] if cell.work.gradient else [problem.a]
+    problem = problem_of(cell)
+    arrays = problem.inputs + (problem.cotangents if cell.work.gradient else ())
     return [jax.block_until_ready(jax.device_put(x)) for x in arrays]
 
 

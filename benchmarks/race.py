@@ -13,7 +13,7 @@ import jax
 from benchmarks import contenders as contenders_
 from benchmarks.cases import Cell, grid
 from benchmarks.ceilings import memory_floor
-from benchmarks.checks import Problem, WrongAnswerError
+from benchmarks.checks import Problem, WrongAnswerError, problem_of
 from benchmarks.contenders import Contender
 from benchmarks.timing import Block, Call, Neighbours, Schedule, take_turns, typical
 
@@ -123,13 +123,13 @@ def race(
 
 
 def _row(cell: Cell, contenders: Sequence[Contender], schedule: Schedule) -> Row:
-    problem = Problem(cell)
+    problem = problem_of(cell)
     results, calls = {}, {}
     for contender in contenders:
         results[contender.name], call = _admit(contender, cell, problem)
         if call is not None:
             calls[contender.name] = call
-    if calls and (touch := memory_floor(cell, problem.a)) is not None:
+    if calls and (touch := memory_floor(cell, problem.inputs[0])) is not None:
         calls[_FLOOR] = touch
     neighbours = Neighbours()
     blocks = take_turns(calls, schedule)
@@ -145,13 +145,12 @@ def _admit(contender: Contender, cell: Cell, problem: Problem) -> tuple[Result, 
     if (refusal := contender.refusal(cell)) is not None:
         return Result(refusal), None
     try:
-        call = contender.forward(cell, problem.a)
-        factors = contender.factors(call())
-        checks = problem.check_factors(factors)
+        call = contender.forward(cell, problem.inputs)
+        values = contender.values(call())
+        checks = problem.check_values(values)
         if cell.work.gradient:
-            call = contender.gradient(cell, problem.a, problem.cotangents)
-            slope = contender.slope(call())
-            checks |= problem.check_gradient(slope, factors)
+            call = contender.gradient(cell, problem.inputs, problem.cotangents)
+            checks |= problem.check_gradient(contender.slopes(call()), values)
     except WrongAnswerError as wrong:
         return Result("wrong", str(wrong)), None
     except Exception as error:  # Whatever a library raises, the others go on.

@@ -36,8 +36,9 @@ class Run:
 
 
 def best_peer(row: Row) -> str | None:
-    """Names the fastest contender other than jaxqr."""
-    times = {name: r.seconds for name, r in row.results.items() if r.seconds and name != US}
+    """Names the fastest of the work's peers."""
+    peers = {name: row.results[name] for name in row.cell.work.peers if name in row.results}
+    times = {name: result.seconds for name, result in peers.items() if result.seconds}
     return min(times, key=times.__getitem__) if times else None
 
 
@@ -111,6 +112,8 @@ def titled(title: str, lines: Sequence[Sequence[str]], *below: str) -> str:
 
 def _table(work: Work, rows: Sequence[Row], peaks: dict[str, float]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row.results))
+    # A column for those only who have such a function.
+    names = [n for n in names if any(_result(row, n) != "-" for row in rows)]
     columns = _ceiling_columns(work, rows, peaks)
     heads = ["cell", "dtype", *names, "best peer", f"best/{US}", f"{BASE}/{US}", *columns, ""]
     lines = [heads]

@@ -19,6 +19,11 @@ from typing import Any
 
 Call = Callable[[], Any]
 
+# A call that takes more than so many blocks, and so many times as long as the quickest, is timed by
+# its trial alone: what it is worth is known by then.
+_LONG = 5
+_HOPELESS = 50
+
 # How often to look whether threads still spin, in seconds, and the processors that one would take.
 _SLICE = 0.025
 _SPINNING = 0.3
@@ -61,19 +66,23 @@ def take_turns(calls: Mapping[str, Call], schedule: Schedule) -> dict[str, list[
       schedule: rounds and lengths.
 
     Returns:
-      For each name its blocks, one a round.
+      For each name its blocks, one a round; a single one of a call that is hopelessly long.
     """
     if not schedule.rounds:
         return {name: [] for name in calls}
-    counts = {name: _count(call, schedule) for name, call in calls.items()}
-    blocks: dict[str, list[Block]] = {name: [] for name in calls}
-    names = list(calls)
+    trials = {name: _trial(call, schedule) for name, call in calls.items()}
+    enough = max(_LONG * schedule.block, _HOPELESS * min(trials.values(), default=0.0))
+    blocks: dict[str, list[Block]] = {
+        name: [Block(x, x, x, 1)] if x > enough else [] for name, x in trials.items()
+    }
+    names = [name for name in calls if not blocks[name]]
     for turn in range(schedule.rounds):
         # Another one begins each round, so that nobody always runs behind the same neighbour.
         first = turn % max(len(names), 1)
         for name in names[first:] + names[:first]:
             rest(schedule.pause)
-            blocks[name].append(_block(calls[name], counts[name], schedule.warmup))
+            count = _count(trials[name], schedule)
+            blocks[name].append(_block(calls[name], count, schedule.warmup))
     return blocks
 
 
@@ -92,13 +101,16 @@ def rest(longest: float) -> None:
             return
 
 
-def _count(call: Call, schedule: Schedule) -> int:
-    """The number of calls that fill a block."""
+def _trial(call: Call, schedule: Schedule) -> float:
+    """About the seconds that a call takes."""
     rest(schedule.pause)
     seconds = clock(call)
-    if seconds >= schedule.block:
-        return 1
-    return max(schedule.least, round(schedule.block / min(seconds, clock(call))))
+    return seconds if seconds >= schedule.block else min(seconds, clock(call))
+
+
+def _count(seconds: float, schedule: Schedule) -> int:
+    """The number of calls that fill a block."""
+    return 1 if seconds >= schedule.block else max(schedule.least, round(schedule.block / seconds))
 
 
 def _block(call: Call, count: int, warmup: float) -> Block:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxqr._algebra import H, diagonal, identity_like, triu, where
+from jaxqr._algebra import H, diagonal, identity_like, mm, triu, where
 from jaxqr._householder import ormqr_p
 from jaxqr._qr_primitive import qr_p
 from jaxqr._solve import solve
@@ -39,13 +39,21 @@ class Decomposition(NamedTuple):
             c = _apply(self.h1, self.tau1, c, adjoint=True)
         return self._divide(c)
 
-    def solve_adjoint(self, u: Array) -> Array:
-        """A^{+H} u."""
-        c = self._divide_adjoint(u)
-        if self._twice:
-            c = _apply(self.h1, self.tau1, c, adjoint=False)
-        below = jnp.zeros((*c.shape[:-2], self.h.shape[-2] - self._n, c.shape[-1]), c.dtype)
-        return _apply(self.h, self.tau, jnp.concatenate([c, below], axis=-2), adjoint=False)
+    def solve_adjoint(self, a: Array, u: Array) -> Array:
+        """A^{+H} u = Q R^{-H} P^T u = A (A^H A)^+ u.
+
+        The latter reads A once and is as accurate: what the second triangular solve loses comes
+        multiplied by A. With a lower rank A is not what was solved.
+        """
+
+        def deficient() -> Array:
+            c = self._divide_adjoint(u)
+            if self._twice:
+                c = _apply(self.h1, self.tau1, c, adjoint=False)
+            below = jnp.zeros((*c.shape[:-2], a.shape[-2] - self._n, c.shape[-1]), c.dtype)
+            return _apply(self.h, self.tau, jnp.concatenate([c, below], axis=-2), adjoint=False)
+
+        return self._unless_full(mm(a, self.gram(u)), deficient)
 
     def gram(self, u: Array) -> Array:
         """(A^H A)^+ u."""

@@ -91,7 +91,10 @@ def _cod(a: Array, *, rcond: float, pivoting: bool) -> list[Array]:
 
 def _pseudoinverse(a: Array, *operands: Array, operation: str, pivoting: bool) -> list[Array]:
     *factors, v = operands
-    return [getattr(Decomposition(*factors), operation)(v)]
+    decomposition = Decomposition(*factors)
+    if operation == "solve_adjoint":
+        return [decomposition.solve_adjoint(a, v)]
+    return [getattr(decomposition, operation)(v)]
 
 
 # --------------------------------------------------------------------------------------- JVP

@@ -69,8 +69,9 @@ def qr(
     All results but P are differentiable, any number of times, forward and reverse, where the
     leading k columns (the permuted ones) are linearly independent. Where they are not, the
     derivative is that of the columns which count by (8.3) and finite: with pivoting it is the
-    true derivative of what depends on the range of `a` or on R^H R only; without, what stands
-    after a dependent column has none. A reflector with tau = 0, about which LAPACK's own choice
+    true first derivative of what depends on the range of `a` or on R^H R only, and the true
+    higher ones in directions that keep the rank; without, what stands after a dependent column
+    has none. A reflector with tau = 0, about which LAPACK's own choice
     jumps, keeps its direction in "complete" and "raw" (section 4). P is constant.
 
     Source: Roberts and Roberts, arXiv 2009.10071, equation (3); complete mode after

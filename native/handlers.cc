@@ -172,7 +172,7 @@ CodProblem<S> decomposition(Call& call, bool pivoting, const Buffer& h, const Bu
   if (m < n) call.fail("a decomposition needs a deep matrix, got " + describe(h));
   const bool twice = h1.dimensions().size() && h1.dimensions().back() == n && n > 0;
   const long inner = twice ? n : 0, extra = pivoting ? n : 0;
-  CodProblem<S> cod{call.batch(), m, n};
+  CodProblem<S> cod{call.batch(), m, n, 0};
   cod.h = call.matrix<S>("h", h, m, n);
   cod.tau = call.data<S>("tau", tau, kDataType<S>, {n});
   S* inner_h = call.matrix<S>("h1", h1, inner, inner);
@@ -221,6 +221,7 @@ ffi::Error pseudoinverse_handler(ffi::ThreadPool xla_pool, Buffer a, Buffer h, B
     using S = decltype(scalar);
     PseudoinverseProblem<S> problem{
         decomposition<S>(call, pivoting, h, tau, h1, tau1, p, rank, hz, tauz), 0, {}};
+    problem.cod.a = static_cast<const S*>(a.untyped_data());
     problem.s = v.dimensions().size() ? v.dimensions().back() : 0;
     if (operation == "solve") {
       problem.operation = Operation::kSolve;

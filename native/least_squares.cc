@@ -80,9 +80,56 @@ void solve(const PseudoinverseProblem<S>& problem, Pool& pool) {
   });
 }
 
+// (A^H A)^+ v or (I - A^+ A) v.
+template <class S>
+void in_row_space(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  const long size = cod.n * problem.s;
+  for_row_spaces(cod, problem.s, pool, [&](const RowSpace<S>& space, long at) {
+    Workspace workspace(bytes<S>(size));
+    S* c = workspace.take<S>(size);
+    space.permute(problem.v + at, problem.s, c);
+    if (problem.operation == Operation::kGram) {
+      space.divide_adjoint(pool, c, problem.s);
+      space.divide(pool, c, problem.s);
+    } else {
+      space.null(pool, c, problem.s);
+    }
+    space.permute_back(c, problem.s, problem.out + at);
+  });
+}
+
+// out := A c, for c of few columns.
+template <class S>
+void multiply_a(const CodProblem<S>& cod, const S* c, long s, S* out, Pool& pool) {
+  const long m = cod.m, n = cod.n;
+  for_ranges(pool, cod.batch * m, n * s, [&](long begin, long end) {
+    for (long i = begin; i < end; ++i) {
+      const S *row = cod.a + i * n, *x = c + i / m * n * s;
+      if (s == 1) {
+        out[i] = inner_product<false>(row, x, n);
+        continue;
+      }
+      std::fill(out + i * s, out + (i + 1) * s, S(0));
+      for (long j = 0; j < n; ++j) subtract_multiple<false>(x + j * s, -row[j], out + i * s, s);
+    }
+  });
+}
+
+// A^{+H} v = Q R^{-H} P^T v = A (A^H A)^+ v. The latter reads A once and is as accurate: what the
+// second triangular solve loses comes multiplied by A. With a lower rank A is not what was solved.
 template <class S>
 void solve_adjoint(const PseudoinverseProblem<S>& problem, Pool& pool) {
   const CodProblem<S>& cod = problem.cod;
+  if (std::all_of(cod.rank, cod.rank + cod.batch, [&](int32_t r) { return r == cod.n; })) {
+    Workspace workspace(bytes<S>(cod.batch * cod.n * problem.s));
+    PseudoinverseProblem<S> gram = problem;
+    gram.operation = Operation::kGram;
+    S* c = workspace.take<S>(cod.batch * cod.n * problem.s);
+    gram.out = c;
+    in_row_space(gram, pool);
+    return multiply_a(cod, c, problem.s, problem.out, pool);
+  }
   const long batch = cod.batch, m = cod.m, n = cod.n, s = problem.s;
   Workspace workspace(bytes<S>(batch * m * s) + 2 * bytes<S>(batch * n * s));
   S* full = workspace.take<S>(batch * m * s);
@@ -102,25 +149,6 @@ void solve_adjoint(const PseudoinverseProblem<S>& problem, Pool& pool) {
     std::fill(to + n * s, to + m * s, S(0));
   }
   multiply_q(batch, m, n, cod.h, cod.tau, s, false, full, problem.out, pool);
-}
-
-// (A^H A)^+ v or (I - A^+ A) v.
-template <class S>
-void in_row_space(const PseudoinverseProblem<S>& problem, Pool& pool) {
-  const CodProblem<S>& cod = problem.cod;
-  const long size = cod.n * problem.s;
-  for_row_spaces(cod, problem.s, pool, [&](const RowSpace<S>& space, long at) {
-    Workspace workspace(bytes<S>(size));
-    S* c = workspace.take<S>(size);
-    space.permute(problem.v + at, problem.s, c);
-    if (problem.operation == Operation::kGram) {
-      space.divide_adjoint(pool, c, problem.s);
-      space.divide(pool, c, problem.s);
-    } else {
-      space.null(pool, c, problem.s);
-    }
-    space.permute_back(c, problem.s, problem.out + at);
-  });
 }
 
 // The sum of |x|^2 over a column of `count` rows of `s` entries, added to `to`.

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import jaxqr
-from benchmarks import aims, ceilings, machine, memory, report, run
+from benchmarks import aims, ceilings, contenders, machine, memory, report, run
 from benchmarks.__main__ import main
-from benchmarks.cases import DTYPES, Cell, grid
+from benchmarks.cases import DTYPES, WORKS, Cell, grid
 from benchmarks.race import Result, Row
 from benchmarks.timing import Block, Schedule, take_turns
 
@@ -25,12 +25,13 @@ def _as_users_have_it():
 
 
 def test_every_work_is_checked_and_timed():
-    works = ["qr", "qr_grad", "lq", "lq_grad", "pivoted", "pivoted_grad"]
-    rows = run([(20, 8, 4)], works, ["f8"], BRIEF)
-    assert [str(row.cell) for row in rows] == [f"{work}/20x8x4/f8" for work in works]
+    rows = run([(20, 8, 4)], WORKS, ["f8"], BRIEF)
+    assert [str(row.cell) for row in rows] == [f"{work}/20x8x4/f8" for work in WORKS]
     for row in rows:
-        assert row.results["jaxqr"].status == "ok"
-        assert row.results["jaxqr"].seconds > 0
+        # Of least squares the reference is a formula: it must agree with more than one library.
+        for name in ("jaxqr", "jnp") if row.cell.work.kind == "lstsq" else ("jaxqr",):
+            assert row.results[name].status == "ok"
+            assert row.results[name].seconds > 0
 
 
 def test_a_wrong_answer_is_not_timed(monkeypatch):
@@ -45,6 +46,25 @@ def test_a_wrong_answer_is_not_timed(monkeypatch):
     assert row.results["jaxqr"].status == "wrong"
 
 
+@pytest.mark.parametrize(
+    "wrong_in, found",
+    [("nothing", ""), ("x", "distance"), ("a", "gradient error"), ("b", "gradient error")],
+)
+def test_wrong_least_squares_are_not_timed(monkeypatch, wrong_in, found):
+    right = jaxqr.lstsq
+
+    def wrong(a, b):
+        a = jax.lax.stop_gradient(a) if wrong_in == "a" else a
+        b = jax.lax.stop_gradient(b) if wrong_in == "b" else b
+        result = right(a, b)
+        return result._replace(x=result.x * np.float64(1 + 1e-9 * (wrong_in == "x")))
+
+    monkeypatch.setattr(jaxqr, "lstsq", wrong)
+    (row,) = run([(4, 8)], ["lstsq_grad"], ["f8"], BRIEF, contenders.load(["jaxqr"]))
+    assert row.results["jaxqr"].status == ("wrong" if found else "ok")
+    assert row.results["jaxqr"].detail.startswith(found)
+
+
 def test_operations_are_those_of_lapack():
     square, tall, wide = (flops(f"qr/{size}/f8") for size in ("300x300", "3000x30", "30x3000"))
     assert square == pytest.approx(8 / 3 * 300**3, rel=0.01)
@@ -52,6 +72,8 @@ def test_operations_are_those_of_lapack():
     assert wide == pytest.approx(2 * 3000 * 30**2, rel=0.06)
     assert flops("lq/30x3000/f8") == flops("pivoted/3000x30/f4") == tall
     assert flops("qr/7x3000x30/c16") == pytest.approx(28 * tall)
+    assert flops("lstsq/3000x30/f8") == pytest.approx(2 * 3000 * 30**2, rel=0.1)
+    assert flops("lstsq/30x3000/f8") == flops("lstsq/3000x30/f8")
 
 
 def flops(cell):
@@ -86,6 +108,15 @@ def test_aims_are_judged(ours, verdict):
     assert aims.summary([]) == ""
 
 
+def test_the_aims_of_least_squares_count_jnp_and_torch():
+    (cell, *others) = grid(["lstsq"])
+    assert {cell.dtype, *(other.dtype for other in others)} == {"f4", "f8"}
+    times = {"jaxqr": 1.0, "jnp": 9.0, "torch": 4.0, "scipy": 2.0, "gels": 0.5}
+    row = Row(cell, {name: result(seconds) for name, seconds in times.items()}, 0.0)
+    verdict = "4.00 2.0 met 10000x8x4 f4 4.00 1.0 met"
+    assert aims.summary([row]).splitlines()[-1].split() == f"lstsq 1 of 12 {verdict}".split()
+
+
 def result(seconds):
     if seconds is None:
         return Result("wrong")
@@ -103,6 +134,13 @@ def test_a_long_call_fills_its_block():
     blocks = take_turns(calls, Schedule(rounds=2, block=0.01, pause=0.0, warmup=0.0))
     assert [block.calls for block in blocks["long"]] == [1, 1]
     assert all(block.calls >= 3 for block in blocks["short"])
+
+
+def test_a_hopelessly_long_call_has_one_block():
+    calls = {"hopeless": lambda: time.sleep(0.2), "long": lambda: time.sleep(0.02), "short": int}
+    blocks = take_turns(calls, Schedule(rounds=2, block=0.02, pause=0.0, warmup=0.0))
+    assert [len(blocks[name]) for name in calls] == [1, 2, 2]
+    assert blocks["hopeless"][0].median >= 0.2
 
 
 def test_the_header_names_the_kernels():

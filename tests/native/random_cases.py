@@ -115,13 +115,14 @@ class Library:
         )
         return given
 
-    def pseudoinverse(self, factors, operation, v):
-        h = factors[0]
+    def pseudoinverse(self, a, factors, operation, v):
         number = ("solve", "solve_adjoint", "gram", "null").index(operation)
-        rows = h.shape[-2 if operation == "solve_adjoint" else -1]
+        rows = a.shape[-2 if operation == "solve_adjoint" else -1]
         out = np.full((len(v), rows, v.shape[-1]), 77, v.dtype)
         self.library.test_pseudoinverse(
-            *self._head(h, *h.shape[1:], v.shape[-1]), number, *map(pointer, [*factors, v, out])
+            *self._head(a, *a.shape[1:], v.shape[-1]),
+            number,
+            *map(pointer, [a, *factors, v, out]),
         )
         return out
 
@@ -391,12 +392,12 @@ def least_squares(library, rng):
     twice = pivoting and rng.random() < 0.5
     factors = library.decompose(a, rcond, pivoting=pivoting, twice=twice)
     assert np.all(factors[5] == rank), "rank of the decomposition"
-    same(library.pseudoinverse(factors, "solve", b), want, "solve")
+    same(library.pseudoinverse(a, factors, "solve", b), want, "solve")
     want = adjoint(inverse) @ u
-    same(library.pseudoinverse(factors, "solve_adjoint", u), want, "solve_adjoint")
-    same(library.pseudoinverse(factors, "gram", u), inverse @ want, "gram")
+    same(library.pseudoinverse(a, factors, "solve_adjoint", u), want, "solve_adjoint")
+    same(library.pseudoinverse(a, factors, "gram", u), inverse @ want, "gram")
     want = u - inverse @ (a.astype(wide) @ u)
-    same(library.pseudoinverse(factors, "null", u), want, "null")
+    same(library.pseudoinverse(a, factors, "null", u), want, "null")
 
 
 def not_finite(library, rng):
