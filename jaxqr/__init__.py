@@ -19,16 +19,19 @@ has derivatives of all orders in forward and reverse mode; it composes with ``ji
 from jaxqr._householder import householder_multiply, householder_product
 from jaxqr._least_squares import lstsq
 from jaxqr._lq import lq, ql, rq
+from jaxqr._multiply import qr_multiply
 from jaxqr._qr import qr
 from jaxqr._results import (
     LQResult,
     LstsqResult,
     PivotedL,
     PivotedLQResult,
+    PivotedQRMultiplyResult,
     PivotedQRResult,
     PivotedR,
     PivotedRawResult,
     QLResult,
+    QRMultiplyResult,
     QRResult,
     RawResult,
     RQResult,
@@ -39,10 +42,12 @@ __all__ = [
     "LstsqResult",
     "PivotedL",
     "PivotedLQResult",
+    "PivotedQRMultiplyResult",
     "PivotedQRResult",
     "PivotedR",
     "PivotedRawResult",
     "QLResult",
+    "QRMultiplyResult",
     "QRResult",
     "RQResult",
     "RawResult",
@@ -52,6 +57,7 @@ __all__ = [
     "lstsq",
     "ql",
     "qr",
+    "qr_multiply",
     "rq",
 ]
 __version__ = "0.1.0"

@@ -84,3 +84,18 @@ class LstsqResult(NamedTuple):
     x: Array  # (..., n, s) or (n,)
     residuals: Array  # (..., s) or (): squared norms of b - a x, real
     rank: Array  # (...) int32
+
+
+class QRMultiplyResult(NamedTuple):
+    """The product with the Q of ``a = Q @ R``, and R."""
+
+    CQ: Array  # c @ Q or Q @ c
+    R: Array  # (..., k, n)
+
+
+class PivotedQRMultiplyResult(NamedTuple):
+    """The product with the Q of ``a[..., :, P] = Q @ R``, R and P."""
+
+    CQ: Array  # c @ Q or Q @ c
+    R: Array  # (..., k, n)
+    P: Array  # (..., n) int32: a permutation of the columns

@@ -87,7 +87,7 @@ def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
     return counts
 
 
-def _restrict(r: Array, counts: Array, scale: Array) -> Array:
+def restrict(r: Array, counts: Array, scale: Array) -> Array:
     """R_m of (8.5), scaled: identity rows where a column does not count."""
     leading = scaled(r[..., :, : r.shape[-2]], scale)
     return where(counts.mT, leading, identity_like(leading))
@@ -103,7 +103,7 @@ def thin_jvp(
     """
     m, n = da.shape[-2:]
     counts = independent(r, m, pivoted=pivoted)
-    triangle = _restrict(r, counts, scale)
+    triangle = restrict(r, counts, scale)
     rule = _deep_jvp if m >= n else _wide_jvp
     tangents = rule(q, scaled(r, scale), scaled(da, scale), counts, triangle, outputs)
 
@@ -169,7 +169,7 @@ def thin_vjp(
     """
     m, n = q.shape[-2], r.shape[-1]
     counts = independent(r, m, pivoted=pivoted)
-    triangle = _restrict(r, counts, scale)
+    triangle = restrict(r, counts, scale)
     if rbar is not None:  # one pass over memory, so only its scaled form is used
         rbar = triu(real_diagonal(scaled(rbar, scale)))
         rbar = where(counts.mT, rbar) if pivoted else rbar
