@@ -12,7 +12,17 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import H, mm
-from jaxqr._primitive import REAL, CoreResult, Shape, is_zero, lower_to_kernel, make, zero_tangent
+from jaxqr._primitive import (
+    REAL,
+    CoreResult,
+    Shape,
+    broadcast_batch,
+    is_sharded,
+    is_zero,
+    lower_to_kernel,
+    make,
+    zero_tangent,
+)
 from jaxqr._pseudoinverse import pseudoinverse
 from jaxqr._results import LstsqResult
 
@@ -97,13 +107,13 @@ def _lstsq(a: Array, b: Array, rcond: float | None, pivoting: bool) -> LstsqResu
     (a, b), dtype = _arguments.common(a, b)
     vector = b.ndim == 1
     b = b[:, None] if vector else b
-    stacked = a.ndim == 2 < b.ndim  # one matrix: a batch of right-hand sides is more columns
+    # one matrix: a batch of right-hand sides is more columns
+    stacked = a.ndim == 2 < b.ndim and not is_sharded(b)
     if stacked:
         columns = jnp.moveaxis(b, -2, 0)
         b = columns.reshape(a.shape[0], -1)
     else:
-        batch = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-        a, b = (jnp.broadcast_to(z, (*batch, *z.shape[-2:])) for z in (a, b))
+        a, b = broadcast_batch((a, b), (2, 2))
     x, residuals, rank = _solve(a, b, rcond, pivoting)
     if stacked:
         x = jnp.moveaxis(x.reshape(-1, *columns.shape[1:]), 0, -2)
@@ -171,6 +181,12 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> An
 
 # ------------------------------------------------------------------------------ registration
 
-lstsq_p = make("lstsq", ranks=(2,), results=_results, body=_compute, columnwise=True)
+lstsq_p = make(
+    "lstsq",
+    ranks=(2,),
+    results=_results,
+    body=_compute,
+    columnwise=lambda **_: (True, True, False),
+)
 lower_to_kernel(lstsq_p, ranks=(2,), results=_results, otherwise=_compute)
 ad.primitive_jvps[lstsq_p] = _jvp

@@ -15,14 +15,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import min_dim
-from jax.interpreters import ad, batching
+from jax.interpreters import ad
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import H, mm, real_diagonal, scaled, triu, unscaled, where
 from jaxqr._householder import ormqr_p
 from jaxqr._linear import columns
-from jaxqr._primitive import CoreResult, Shape, _batch, is_zero, make, name_outputs, zero_tangent
+from jaxqr._primitive import (
+    CoreResult,
+    Shape,
+    broadcast_batch,
+    is_sharded,
+    is_zero,
+    make,
+    name_outputs,
+    zero_tangent,
+)
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import PivotedQRMultiplyResult, QRMultiplyResult
 from jaxqr._solve import solve
@@ -119,12 +128,20 @@ def _qr_multiply(a: Array, c: Array, mode: str, pivoting: bool, conjugate: bool)
     # conj(Q) u = conj(Q conj(u)), and c Q is the adjoint of Q^H c^H
     conjugated = conjugate == left
     u = u.conj() if conjugated else u
-    u, restore = _as_columns(u, a.shape[:-2])
+    sharded = is_sharded(a) or is_sharded(u)
+    u, restore = (u, None) if sharded else _as_columns(u, a.shape[:-2])
     if split := real and jnp.iscomplexobj(a):  # only c is complex
         a, u = a.real, jnp.concatenate([u.real, u.imag], axis=-1)
     a, p, factors = _factored(a, pivoting)
-    y, r = multiply_p.bind(a, *factors, u, outputs=("y", "r"), adjoint=not left, pivoted=pivoting)
-    y = restore(lax.complex(*jnp.split(y, 2, axis=-1)) if split else y)
+    params = {"adjoint": not left, "pivoted": pivoting}
+    if restore is None:  # columns of different matrices stay apart, each where it is
+        (r,) = multiply_p.bind(a, *factors, a[..., : u.shape[-2], :1], outputs=("r",), **params)
+        operands = broadcast_batch((a, *factors, u), _RANKS)
+        (y,) = multiply_p.bind(*operands, outputs=("y",), **params)
+    else:
+        y, r = multiply_p.bind(a, *factors, u, outputs=("y", "r"), **params)
+    y = lax.complex(*jnp.split(y, 2, axis=-1)) if split else y
+    y = y if restore is None else restore(y)
     y = (y.conj() if conjugated else y).astype(dtype)
     y = y[..., 0] if vector else y if left else y.mT
     r = r.astype(jnp.finfo(dtype).dtype if real else dtype)
@@ -289,34 +306,15 @@ def _transpose(
 
 # ------------------------------------------------------------------------------ registration
 
-multiply_p = make("multiply", ranks=(2, 2, 1, 2, 2, 2), results=_results, body=_compute)
+_RANKS = (2, 2, 1, 2, 2, 2)
+
+multiply_p = make(
+    "multiply",
+    ranks=_RANKS,
+    results=_results,
+    body=_compute,
+    columnwise=lambda outputs, **_: [name == "y" for name in outputs],
+)
 name_outputs(multiply_p)
 ad.primitive_jvps[multiply_p] = _jvp
 ad.primitive_transposes[multiply_p] = _transpose
-
-
-def _batch_columns(args: Sequence[Array], dims: Sequence[int | None], **params: Any) -> Any:
-    """A batch of `u` alone becomes more columns: nothing of A is copied, and R stays one."""
-    *fixed, u = args
-    *others, dim = dims
-    if dim is None or any(d is not None for d in others) or _is_sharded(u):
-        return _batch(multiply_p, _compute, None, False, args, dims, **params)
-    stacked = jnp.moveaxis(u, dim, -2)
-    *rest, size, s = stacked.shape
-    out = multiply_p.bind(*fixed, stacked.reshape(*rest, size * s), **params)
-    names: tuple[str, ...] = params["outputs"]
-    split = [
-        y.reshape(*y.shape[:-1], size, s) if name == "y" else y
-        for name, y in zip(names, out, strict=True)
-    ]
-    return split, [
-        y.ndim - 2 if name == "y" else None for name, y in zip(names, split, strict=True)
-    ]
-
-
-def _is_sharded(x: Array) -> bool:
-    """Over an explicit mesh: columns must not be."""
-    return any(axis is not None for axis in jax.typeof(x).sharding.spec)
-
-
-batching.primitive_batchers[multiply_p] = _batch_columns

@@ -38,7 +38,7 @@ def make(
     results: Callable[..., list[CoreResult]],
     body: Body,
     linear_from: int | None = None,
-    columnwise: bool = False,
+    columnwise: Callable[..., Sequence[bool]] | None = None,
 ) -> Primitive:
     """Make a primitive.
 
@@ -49,8 +49,9 @@ def make(
         results: the shape rule: matrix-level operand shapes and parameters to the results.
         body: what it computes.
         linear_from: the first operand in which the primitive is linear, if it is in any.
-        columnwise: whether columns of the results come from the last operand's one by one, and
-            results of integers from the other operands: then a batch of it becomes more columns.
+        columnwise: where the columns of the last operand are problems apart: from the parameters,
+            which results have a column for each; the others do not depend on it. A batch of that
+            operand alone then becomes more columns.
 
     Returns:
         A primitive with multiple results, abstract evaluation, batching and a lowering.
@@ -230,11 +231,46 @@ def _batch_spec(name: str, avals: Sequence[ShapedArray], ranks: Sequence[int]) -
 # --------------------------------------------------------------------------------- batching
 
 
+def is_sharded(x: Array) -> bool:
+    """Whether `x` is sharded over an explicit mesh."""
+    return any(axis is not None for axis in _spec(jax.typeof(x)))
+
+
+def broadcast_batch(arrays: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
+    """Give arrays the same batch dimensions, on an explicit mesh sharded alike.
+
+    Args:
+        arrays: of batch dimensions that broadcast.
+        ranks: how many trailing dimensions of each are not batch dimensions.
+    """
+    batches = [x.shape[: x.ndim - rank] for x, rank in zip(arrays, ranks, strict=True)]
+    batch = jnp.broadcast_shapes(*batches)
+    axes: list[Any] = [None] * len(batch)
+    for x, own in zip(arrays, batches, strict=True):
+        first = len(batch) - len(own)
+        for i, axis in enumerate(_spec(jax.typeof(x))[: len(own)]):
+            axes[first + i] = axis if axes[first + i] is None else axes[first + i]
+
+    def alike(x: Array, own: Shape) -> Array:
+        if own == batch:
+            return x
+        core = x.shape[len(own) :]
+        sharding = None
+        if any(axis is not None for axis in axes):
+            mesh = next(jax.typeof(y).sharding.mesh for y in arrays if is_sharded(y))
+            sharding = NamedSharding(mesh, PartitionSpec(*axes, *(None for _ in core)))
+        first = len(batch) - len(own)
+        dimensions = range(first, first + x.ndim)
+        return lax.broadcast_in_dim(x, (*batch, *core), dimensions, out_sharding=sharding)
+
+    return [alike(x, own) for x, own in zip(arrays, batches, strict=True)]
+
+
 def _batch(
     p: Primitive,
     body: Body,
     linear_from: int | None,
-    columnwise: bool,
+    columnwise: Callable[..., Sequence[bool]] | None,
     args: Sequence[Array],
     dims: Sequence[int | None],
     **params: Any,
@@ -246,10 +282,10 @@ def _batch(
     def fixed(operands: int) -> bool:
         return axis is None and not any(d is not None for d in dims[:operands])
 
-    if columnwise and fixed(len(dims) - 1):
+    if columnwise is not None and fixed(len(dims) - 1) and not is_sharded(args[-1]):
         stacked = jnp.moveaxis(args[-1], cast(int, dims[-1]), -2)
-        wide = stacked.reshape(*stacked.shape[:-2], -1)
-        return _unstack(p.bind(*args[:-1], wide, **params), stacked.shape[-2:])
+        out = p.bind(*args[:-1], lax.collapse(stacked, stacked.ndim - 2), **params)
+        return _unstack(out, stacked.shape[-2:], columnwise(**params))
     if linear_from is not None and fixed(linear_from):
         # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
         # take them as more columns, where bind would copy the fixed operands.
@@ -269,16 +305,15 @@ def _batch(
     return out, [0] * len(out)
 
 
-def _unstack(out: list[Array], shape: Shape) -> tuple[list[Array], list[int | None]]:
-    """The columns of results apart, as (mapped, s); integers do not depend on them."""
-    mapped = [not jnp.issubdtype(x.dtype, jnp.integer) for x in out]
-    apart = [
-        x.reshape(*x.shape[:-1], *shape) if is_mapped else x
-        for x, is_mapped in zip(out, mapped, strict=True)
+def _unstack(
+    out: list[Array], shape: Shape, has_columns: Sequence[bool]
+) -> tuple[list[Array], list[int | None]]:
+    """The columns of results apart, as (mapped, s), and where the mapped dimension is."""
+    pairs = [
+        (x.reshape(*x.shape[:-1], *shape), x.ndim - 1) if columns else (x, None)
+        for x, columns in zip(out, has_columns, strict=True)
     ]
-    return apart, [
-        x.ndim - 1 if is_mapped else None for x, is_mapped in zip(out, mapped, strict=True)
-    ]
+    return [x for x, _ in pairs], [dim for _, dim in pairs]
 
 
 # ------------------------------------------------------------------- linear primitives

@@ -212,7 +212,7 @@ pseudoinverse_p = make(
     results=_pseudoinverse_results,
     body=_pseudoinverse,
     linear_from=1 + len(_RANKS),
-    columnwise=True,
+    columnwise=lambda **_: (True,),
 )
 lower_to_kernel(
     pseudoinverse_p,
