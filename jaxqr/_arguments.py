@@ -28,8 +28,9 @@ def array(function: str, name: str, x: ArrayLike, ndim: int = 2) -> Array:
             f"a number, got dtype {x.dtype}"
         )
     if x.ndim < ndim:
+        dimensions = "dimension" if ndim == 1 else "dimensions"
         raise ValueError(
-            f"{function}: {name} must have at least {ndim} dimensions, got shape {x.shape}"
+            f"{function}: {name} must have at least {ndim} {dimensions}, got shape {x.shape}"
         )
     return x
 

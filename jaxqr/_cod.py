@@ -1,7 +1,8 @@
 """The complete orthogonal decomposition of a deep matrix, as arrays, and what they stand for.
 
 A P = Q R with column pivoting. A matrix much deeper than wide is factored without pivoting
-first, A = Q0 R0, and R0 P = Q1 R with it: the pivots are the same, most of the work is quicker.
+first, A P0 = Q0 R0 with its columns sorted by size, and R0 P1 = Q1 R with it: the pivots are the
+same, most of the work is quicker.
 Where the rank r, the length of the leading run of |R_jj| > rcond |R_11|, is less than n, the
 leading r rows are factored once more: [R11 R12]^H = Z T, so that A^+ = P Z T^{-H} Q^H; what is
 left of R is dropped. Shapes do not depend on the rank: rows that do not count are zero, and their
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxqr._algebra import H, diagonal, identity_like, mm, triu, where
+from jaxqr._algebra import H, diagonal, identity_like, triu, where
 from jaxqr._householder import ormqr_p
 from jaxqr._qr_primitive import qr_p
 from jaxqr._solve import solve
@@ -39,21 +40,13 @@ class Decomposition(NamedTuple):
             c = _apply(self.h1, self.tau1, c, adjoint=True)
         return self._divide(c)
 
-    def solve_adjoint(self, a: Array, u: Array) -> Array:
-        """A^{+H} u = Q R^{-H} P^T u = A (A^H A)^+ u.
-
-        The latter reads A once and is as accurate: what the second triangular solve loses comes
-        multiplied by A. With a lower rank A is not what was solved.
-        """
-
-        def deficient() -> Array:
-            c = self._divide_adjoint(u)
-            if self._twice:
-                c = _apply(self.h1, self.tau1, c, adjoint=False)
-            below = jnp.zeros((*c.shape[:-2], a.shape[-2] - self._n, c.shape[-1]), c.dtype)
-            return _apply(self.h, self.tau, jnp.concatenate([c, below], axis=-2), adjoint=False)
-
-        return self._unless_full(mm(a, self.gram(u)), deficient)
+    def solve_adjoint(self, u: Array) -> Array:
+        """A^{+H} u."""
+        c = self._divide_adjoint(u)
+        if self._twice:
+            c = _apply(self.h1, self.tau1, c, adjoint=False)
+        below = jnp.zeros((*c.shape[:-2], self.h.shape[-2] - self._n, c.shape[-1]), c.dtype)
+        return _apply(self.h, self.tau, jnp.concatenate([c, below], axis=-2), adjoint=False)
 
     def gram(self, u: Array) -> Array:
         """(A^H A)^+ u."""
@@ -82,7 +75,8 @@ class Decomposition(NamedTuple):
         return self.p.shape[-1] == self._n
 
     @property
-    def _r(self) -> Array:
+    def r(self) -> Array:
+        """R in the upper triangle."""
         return self.h1 if self._twice else self.h[..., : self._n, :]
 
     def _unless_full(self, x: Array, deficient: Callable[[], Array]) -> Array:
@@ -94,7 +88,7 @@ class Decomposition(NamedTuple):
 
     def _divide(self, c: Array) -> Array:
         """P R^{-1} c, or P Z T^{-H} c from the rows that count."""
-        x = solve(self._r, c, left=True, lower=False)
+        x = solve(self.r, c, left=True, lower=False)
 
         def deficient() -> Array:
             t_c = solve(self._t(), self._counted(c), left=True, lower=False, adjoint=True)
@@ -105,7 +99,7 @@ class Decomposition(NamedTuple):
     def _divide_adjoint(self, u: Array) -> Array:
         """R^{-H} P^T u, or T^{-1} Z^H P^T u in the rows that count, and zeros."""
         u = self._permuted(u)
-        c = solve(self._r, u, left=True, lower=False, adjoint=True)
+        c = solve(self.r, u, left=True, lower=False, adjoint=True)
 
         def deficient() -> Array:
             z_u = self._counted(_apply(self.hz, self.tauz, u, adjoint=True))
@@ -163,9 +157,12 @@ def decompose(a: Array, *, rcond: float, pivoting: bool) -> Decomposition:
         p, rank = zeros("p", jnp.int32), jnp.full(batch, n, jnp.int32)
         return Decomposition(h, tau, h1, tau1, p, rank, zeros("hz"), zeros("tauz"))
     if factored_twice(m, n):
-        h, tau = factor(a, "h", "tau")
+        # large columns first: rounding errors of the small ones would grow with them
+        sizes = jnp.sum(jnp.abs(a), axis=-2)
+        order = jnp.argsort(-sizes, axis=-1).astype(jnp.int32)
+        h, tau = factor(jnp.take_along_axis(a, order[..., None, :], axis=-1), "h", "tau")
         h1, tau1, p = factor(triu(h[..., :n, :]), "h", "tau", "p")
-        r = h1
+        p, r = jnp.take_along_axis(order, p, axis=-1), h1
     else:
         h, tau, p = factor(a, "h", "tau", "p")
         r = h[..., :n, :]

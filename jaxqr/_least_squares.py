@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.interpreters import ad
 from jax.typing import ArrayLike
@@ -48,7 +49,7 @@ def lstsq(
 
     Returns:
         `LstsqResult(x, residuals, rank)`: x (n,) or (..., n, s); residuals, real, () or (..., s):
-        the squared norms of b - a x, for every shape and rank; rank (...) int32.
+        the squared norms of b - a x, for every shape and rank; rank () or (...) int32.
 
         x and residuals are differentiable in `a` and `b`, any number of times, forward and
         reverse, at every rank: the derivative is that of Golub and Pereyra along matrices of the
@@ -56,7 +57,8 @@ def lstsq(
 
     Raises:
         ValueError: if the shapes do not match or `rcond` is negative or given without pivoting.
-        TypeError: if an argument is not an array of numbers, or of a dtype that is not supported.
+        TypeError: if an argument is not an array of numbers, or of a dtype that is not supported,
+            or `rcond` is no number.
 
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) 413-432; LAPACK's gelsy; section 9
     of ``notebooks/derivations.md``.
@@ -82,11 +84,7 @@ def lstsq(
     a = _arguments.array(name, "a", a)
     b = _arguments.array(name, "b", b, ndim=1)
     _arguments.choice(name, "pivoting", pivoting, (True, False))
-    if rcond is not None and not (pivoting and 0 <= rcond < float("inf")):
-        raise ValueError(
-            f"{name}: rcond must be None, or with pivoting a finite number not below 0, "
-            f"got {rcond!r} with pivoting={pivoting}"
-        )
+    _check_rcond(name, rcond, pivoting)
     m = a.shape[-2]
     if b.shape[-2 if b.ndim > 1 else -1] != m:
         raise ValueError(
@@ -100,6 +98,21 @@ def lstsq(
             f"{name}: batch dimensions of a and b must broadcast, got b {b.shape} for a {a.shape}"
         ) from error
     return _lstsq(a, b, None if rcond is None else float(rcond), pivoting)
+
+
+def _check_rcond(function: str, rcond: Any, pivoting: bool) -> None:
+    if rcond is None:
+        return
+    if not isinstance(rcond, (int, float, np.integer, np.floating)) or isinstance(rcond, bool):
+        raise TypeError(
+            f"{function}: rcond must be None or a number that is not traced, got "
+            f"{type(rcond).__name__}"
+        )
+    if not (pivoting and 0 <= rcond < float("inf")):
+        raise ValueError(
+            f"{function}: rcond must be None, or with pivoting a finite number not below 0, "
+            f"got {rcond!r} with pivoting={pivoting}"
+        )
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -118,6 +131,7 @@ def _lstsq(a: Array, b: Array, rcond: float | None, pivoting: bool) -> LstsqResu
     if stacked:
         x = jnp.moveaxis(x.reshape(-1, *columns.shape[1:]), 0, -2)
         residuals = residuals.reshape(columns.shape[1:])
+        rank = jnp.broadcast_to(rank, columns.shape[1:-1])
     if vector:
         x, residuals = x[..., 0], residuals[..., 0]
     return LstsqResult(x.astype(dtype), residuals.astype(jnp.finfo(dtype).dtype), rank)
@@ -125,9 +139,12 @@ def _lstsq(a: Array, b: Array, rcond: float | None, pivoting: bool) -> LstsqResu
 
 def _solve(a: Array, b: Array, rcond: float | None, pivoting: bool) -> list[Array]:
     *batch, m, n = a.shape
-    if 0 in (m, n, b.shape[-1]):
+    if 0 in (m, n):
         x = jnp.zeros((*batch, n, b.shape[-1]), b.dtype)
         return [x, _squares(b), jnp.zeros(batch, jnp.int32)]
+    if b.shape[-1] == 0:  # the rank is still asked for
+        x, residuals, rank = _solve(a, jnp.zeros_like(a[..., :1]), rcond, pivoting)
+        return [x[..., :0], residuals[..., :0], rank]
     if rcond is None:
         rcond = max(m, n) * float(jnp.finfo(a.dtype).eps)
     if m < n:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxqr._algebra import mm
+from jaxqr._algebra import exponent_scale, mm, scaled, unscaled
 from jaxqr._cod import Decomposition, core_shapes, decompose
 from jaxqr._linear import products
 from jaxqr._primitive import (
@@ -38,6 +38,12 @@ class Pseudoinverse(NamedTuple):
     def rank(self) -> Array:
         """Of each matrix."""
         return Decomposition(*self.factors).rank
+
+    @property
+    def scale(self) -> Array:
+        """A power of two by which A is neither large nor small."""
+        cod = Decomposition(*self.factors)
+        return exponent_scale(cod.r[..., :1, :1])
 
     def solve(self, v: Array) -> Array:
         """A^+ v."""
@@ -86,15 +92,19 @@ def _pseudoinverse_results(
 
 
 def _cod(a: Array, *, rcond: float, pivoting: bool) -> list[Array]:
+    if 0 in a.shape:
+        *batch, m, n = a.shape
+        results = _cod_results((m, n), rcond=rcond, pivoting=pivoting)
+        return [jnp.zeros((*batch, *shape), dtype or a.dtype) for shape, dtype in results]
     return list(decompose(a, rcond=rcond, pivoting=pivoting))
 
 
 def _pseudoinverse(a: Array, *operands: Array, operation: str, pivoting: bool) -> list[Array]:
     *factors, v = operands
-    decomposition = Decomposition(*factors)
-    if operation == "solve_adjoint":
-        return [decomposition.solve_adjoint(a, v)]
-    return [getattr(decomposition, operation)(v)]
+    if 0 in (*a.shape, *v.shape):
+        rows = a.shape[-2 if operation == "solve_adjoint" else -1]
+        return [jnp.zeros((*v.shape[:-2], rows, v.shape[-1]), v.dtype)]
+    return [getattr(Decomposition(*factors), operation)(v)]
 
 
 # --------------------------------------------------------------------------------------- JVP
@@ -121,23 +131,26 @@ def _pseudoinverse_jvp(
 
 def _solve_rule(inverse: Pseudoinverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
     """(9.8): of y = A^+ v."""
-    left = [v - mm(inverse.a, y)]
+    scale = inverse.scale
+    left = [scaled(v - mm(inverse.a, y), scale)]
     if inverse.pivoting:
         left.append(inverse.solve_adjoint(y))
     (da_y,), (ha_rest, *ha_z) = _products(da, [y], left)
-    out = inverse.solve(dv - da_y) + inverse.gram(ha_rest)
+    # scaled, as gram has the square of A's exponents
+    out = inverse.solve(dv - da_y) + unscaled(inverse.gram(ha_rest), scale)
     return out + inverse.null(ha_z[0]) if inverse.pivoting else out
 
 
 def _solve_adjoint_rule(inverse: Pseudoinverse, z: Array, u: Array, da: Array, du: Array) -> Array:
     """(9.8) for the adjoint: of z = A^{+H} u."""
+    scale = inverse.scale
     right = [inverse.solve(z)]
     if inverse.pivoting:
-        right.append(inverse.null(u))
+        right.append(scaled(inverse.null(u), scale))
     (da_y, *da_null), (ha_z,) = _products(da, right, [z])
     inner = du - ha_z
     if inverse.pivoting:
-        inner += inverse.solve(da_null[0])
+        inner += unscaled(inverse.solve(da_null[0]), scale)
     return da_y - mm(inverse.a, inverse.solve(da_y)) + inverse.solve_adjoint(inner)
 
 

@@ -221,7 +221,6 @@ ffi::Error pseudoinverse_handler(ffi::ThreadPool xla_pool, Buffer a, Buffer h, B
     using S = decltype(scalar);
     PseudoinverseProblem<S> problem{
         decomposition<S>(call, pivoting, h, tau, h1, tau1, p, rank, hz, tauz), 0, {}};
-    problem.cod.a = static_cast<const S*>(a.untyped_data());
     problem.s = v.dimensions().size() ? v.dimensions().back() : 0;
     if (operation == "solve") {
       problem.operation = Operation::kSolve;

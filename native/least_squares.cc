@@ -10,6 +10,45 @@ size_t bytes(long count) {
   return Workspace::size<S>(count);
 }
 
+// The order of one matrix's columns by decreasing sums of magnitudes. False, and the order as it is,
+// if they are of similar size or sorted already.
+template <class S>
+bool sort_columns(const S* a, long m, long n, int32_t* order, Pool& pool) {
+  using T = RealOf<S>;
+  const long parts = n * kParts<S>;
+  const long chunks = std::max(1L, std::min(16L, m * parts >> 16));
+  Workspace workspace(bytes<T>(chunks * parts));
+  T* sums = workspace.take<T>(chunks * parts);
+  const T* x = reinterpret_cast<const T*>(a);
+  parallel_for(pool, chunks, [&](long chunk) {
+    T* to = sums + chunk * parts;
+    std::fill(to, to + parts, T(0));
+    for (long i = m * chunk / chunks; i < m * (chunk + 1) / chunks; ++i) {
+      long j = 0;
+      for (; j + kWidth<T> <= parts; j += kWidth<T>) {
+        store_unaligned(to + j, load_unaligned(to + j) +
+                                    absolute<T>(load_unaligned(x + i * parts + j)));
+      }
+      for (; j < parts; ++j) to[j] += std::abs(x[i * parts + j]);
+    }
+  });
+  for (long j = 0; j < n; ++j) {
+    T total = 0;
+    for (long c = 0; c < chunks; ++c) {
+      for (long l = 0; l < kParts<S>; ++l) total += sums[c * parts + j * kParts<S> + l];
+    }
+    sums[j] = total;  // of the first chunk, whose entries before are used up
+    order[j] = static_cast<int32_t>(j);
+  }
+  const auto range = std::minmax_element(sums, sums + n);
+  constexpr T similar = 8;
+  if (!(*range.second > similar * *range.first) || *range.second != *range.second) return false;
+  const auto larger_first = [&](int32_t i, int32_t j) { return sums[i] > sums[j]; };
+  if (std::is_sorted(order, order + n, larger_first)) return false;
+  std::stable_sort(order, order + n, larger_first);
+  return true;
+}
+
 // [R11 R12]^H = Z T of one matrix whose rank is not full; zeros behind the rank.
 template <class S>
 void factor_row_space(const S* r, long ld, long n, long rank, S* hz, S* tauz, Pool& pool) {
@@ -99,37 +138,9 @@ void in_row_space(const PseudoinverseProblem<S>& problem, Pool& pool) {
   });
 }
 
-// out := A c, for c of few columns.
-template <class S>
-void multiply_a(const CodProblem<S>& cod, const S* c, long s, S* out, Pool& pool) {
-  const long m = cod.m, n = cod.n;
-  for_ranges(pool, cod.batch * m, n * s, [&](long begin, long end) {
-    for (long i = begin; i < end; ++i) {
-      const S *row = cod.a + i * n, *x = c + i / m * n * s;
-      if (s == 1) {
-        out[i] = inner_product<false>(row, x, n);
-        continue;
-      }
-      std::fill(out + i * s, out + (i + 1) * s, S(0));
-      for (long j = 0; j < n; ++j) subtract_multiple<false>(x + j * s, -row[j], out + i * s, s);
-    }
-  });
-}
-
-// A^{+H} v = Q R^{-H} P^T v = A (A^H A)^+ v. The latter reads A once and is as accurate: what the
-// second triangular solve loses comes multiplied by A. With a lower rank A is not what was solved.
 template <class S>
 void solve_adjoint(const PseudoinverseProblem<S>& problem, Pool& pool) {
   const CodProblem<S>& cod = problem.cod;
-  if (std::all_of(cod.rank, cod.rank + cod.batch, [&](int32_t r) { return r == cod.n; })) {
-    Workspace workspace(bytes<S>(cod.batch * cod.n * problem.s));
-    PseudoinverseProblem<S> gram = problem;
-    gram.operation = Operation::kGram;
-    S* c = workspace.take<S>(cod.batch * cod.n * problem.s);
-    gram.out = c;
-    in_row_space(gram, pool);
-    return multiply_a(cod, c, problem.s, problem.out, pool);
-  }
   const long batch = cod.batch, m = cod.m, n = cod.n, s = problem.s;
   Workspace workspace(bytes<S>(batch * m * s) + 2 * bytes<S>(batch * n * s));
   S* full = workspace.take<S>(batch * m * s);
@@ -183,18 +194,30 @@ void finish(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, lo
   add_squares(rest, n - rank, s, one.residuals);
 }
 
-// By the triangle of [A b]: it holds Q^H b, and nothing of Q is kept.
+// By the triangle of [A b], the large columns first as in `decompose_twice`: it holds Q^H b, and nothing of Q is kept.
 template <class S>
 void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
   const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s, k = n + s;
   Workspace workspace(bytes<S>(batch * m * k) + bytes<S>(batch * k * k) +
                       3 * bytes<S>(batch * n * n) + 3 * bytes<S>(batch * n * s) +
-                      2 * bytes<S>(batch * n) + bytes<int32_t>(batch * n));
+                      2 * bytes<S>(batch * n) + 2 * bytes<int32_t>(batch * n));
   S* both = workspace.take<S>(batch * m * k);
+  int32_t* order = workspace.take<int32_t>(batch * n);
+  bool any = false;
+  for (long b = 0; b < batch && problem.pivoting; ++b) {
+    any |= sort_columns(problem.a + b * m * n, m, n, order + b * n, pool);
+  }
   for_ranges(pool, batch * m, k, [&](long begin, long end) {
     for (long i = begin; i < end; ++i) {
-      std::copy(problem.a + i * n, problem.a + (i + 1) * n, both + i * k);
-      std::copy(problem.b + i * s, problem.b + (i + 1) * s, both + i * k + n);
+      const S* row = problem.a + i * n;
+      S* to = both + i * k;
+      if (any) {
+        const int32_t* own = order + i / m * n;
+        for (long j = 0; j < n; ++j) to[j] = row[own[j]];
+      } else {
+        std::copy(row, row + n, to);
+      }
+      std::copy(problem.b + i * s, problem.b + (i + 1) * s, to + n);
     }
   });
   S* r = workspace.take<S>(batch * k * k);
@@ -226,6 +249,7 @@ void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
     cod.hz = workspace.take<S>(batch * n * n);
     cod.tauz = workspace.take<S>(batch * n);
     decompose(cod, pool);
+    for (long i = 0; i < batch * n; ++i) cod.p[i] = order[i / n * n + cod.p[i]];
     S* product = workspace.take<S>(batch * n * s);
     multiply_q(batch, n, n, cod.h, cod.tau, s, true, c, product, pool);
     c = product;
@@ -268,36 +292,76 @@ void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
   });
 }
 
-}  // namespace
-
 template <class S>
-void decompose(const CodProblem<S>& problem, Pool& pool) {
-  const long batch = problem.batch, m = problem.m, n = problem.n;
-  QrProblem<S> outer{batch, m, n, Order::kRows, problem.p && !problem.h1};
-  outer.a = problem.a;
-  outer.h = problem.h;
-  outer.tau = problem.tau;
-  outer.p = problem.h1 ? nullptr : problem.p;
-  factor(outer, pool);
-  if (!problem.p) return std::fill(problem.rank, problem.rank + batch, static_cast<int32_t>(n));
-  if (problem.h1) {
-    for (long b = 0; b < batch; ++b) {  // R0 waits where Z will be
-      copy_upper(problem.h + b * m * n, n, n, problem.hz + b * n * n);
-    }
-    QrProblem<S> inner{batch, n, n, Order::kRows, true};
-    inner.a = problem.hz;
-    inner.h = problem.h1;
-    inner.tau = problem.tau1;
-    inner.p = problem.p;
-    factor(inner, pool);
-  }
-  for (long b = 0; b < batch; ++b) {
+void find_ranks(const CodProblem<S>& problem, Pool& pool) {
+  const long n = problem.n;
+  for (long b = 0; b < problem.batch; ++b) {
     const CodProblem<S> one = problem.slice(b, 1);
     const S* r = one.h1 ? one.h1 : one.h;
     const long rank = leading_run(r, n, n, static_cast<RealOf<S>>(problem.rcond));
     *one.rank = static_cast<int32_t>(rank);
     factor_row_space(r, n, n, rank, one.hz, one.tauz, pool);
   }
+}
+
+// A QR without pivoting takes the columns as they come. The large ones should come first: rounding
+// errors of the small ones would grow with them.
+template <class S>
+void decompose_twice(const CodProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n;
+  Workspace orders(bytes<int32_t>(batch * n));
+  int32_t* order = orders.take<int32_t>(batch * n);
+  bool any = false;
+  for (long b = 0; b < batch; ++b) {
+    any |= sort_columns(problem.a + b * m * n, m, n, order + b * n, pool);
+  }
+  {
+    Workspace workspace(any ? bytes<S>(batch * m * n) : 0);
+    QrProblem<S> outer{batch, m, n, Order::kRows, false};
+    outer.a = problem.a;
+    if (any) {
+      S* sorted = workspace.take<S>(batch * m * n);
+      for_ranges(pool, batch * m, n, [&](long begin, long end) {
+        for (long i = begin; i < end; ++i) {
+          const int32_t* own = order + i / m * n;
+          for (long j = 0; j < n; ++j) sorted[i * n + j] = problem.a[i * n + own[j]];
+        }
+      });
+      outer.a = sorted;
+    }
+    outer.h = problem.h;
+    outer.tau = problem.tau;
+    factor(outer, pool);
+  }
+  for (long b = 0; b < batch; ++b) {  // R0 waits where Z will be
+    copy_upper(problem.h + b * m * n, n, n, problem.hz + b * n * n);
+  }
+  QrProblem<S> inner{batch, n, n, Order::kRows, true};
+  inner.a = problem.hz;
+  inner.h = problem.h1;
+  inner.tau = problem.tau1;
+  inner.p = problem.p;
+  factor(inner, pool);
+  for (long b = 0; b < batch; ++b) {
+    for (long j = 0; j < n; ++j) problem.p[b * n + j] = order[b * n + problem.p[b * n + j]];
+  }
+  find_ranks(problem, pool);
+}
+
+}  // namespace
+
+template <class S>
+void decompose(const CodProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n;
+  if (problem.h1) return decompose_twice(problem, pool);
+  QrProblem<S> outer{batch, m, n, Order::kRows, problem.p != nullptr};
+  outer.a = problem.a;
+  outer.h = problem.h;
+  outer.tau = problem.tau;
+  outer.p = problem.p;
+  factor(outer, pool);
+  if (!problem.p) return std::fill(problem.rank, problem.rank + batch, static_cast<int32_t>(n));
+  find_ranks(problem, pool);
 }
 
 template <class S>

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
+
 import test_derivations_least_squares  # noqa: F401  enters the rules of sections 9 and 10
 from derivations import (
     COVERED,

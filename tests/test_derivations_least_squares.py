@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import scipy.linalg
+
 from derivations import (
     WIDE,
     Draw,

@@ -290,7 +290,7 @@ def test_packed_reflectors_are_differentiable_in_every_argument(multiply, dtype)
         ((4, 1, 5), {}, r"batch dimensions of a and c must broadcast, got c \(4, 1, 5\)"),
         ((5,), {"mode": "middle"}, "mode must be one of 'left', 'right', got 'middle'"),
         ((5,), {"conjugate": 1}, "conjugate must be one of"),
-        ((), {}, "c must have at least 1 dimensions"),
+        ((), {}, "c must have at least 1 dimension,"),
     ],
 )
 def test_errors(shape, options, message):

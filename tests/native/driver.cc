@@ -138,12 +138,12 @@ extern "C" void test_decompose(char letter, long batch, long m, long n, double r
 }
 
 extern "C" void test_pseudoinverse(char letter, long batch, long m, long n, long s, int operation,
-                                   const void* a, void* h, void* tau, void* h1, void* tau1, int32_t* p,
+                                   void* h, void* tau, void* h1, void* tau1, int32_t* p,
                                    int32_t* rank, void* hz, void* tauz, const void* v, void* out) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     PseudoinverseProblem<S> problem{
-        decomposition<S>(batch, m, n, 0, a, h, tau, h1, tau1, p, rank, hz, tauz), s,
+        decomposition<S>(batch, m, n, 0, nullptr, h, tau, h1, tau1, p, rank, hz, tauz), s,
         static_cast<Operation>(operation)};
     problem.v = static_cast<const S*>(v);
     problem.out = static_cast<S*>(out);

@@ -122,7 +122,7 @@ class Library:
         self.library.test_pseudoinverse(
             *self._head(a, *a.shape[1:], v.shape[-1]),
             number,
-            *map(pointer, [a, *factors, v, out]),
+            *map(pointer, [*factors, v, out]),
         )
         return out
 
@@ -373,12 +373,16 @@ def least_squares(library, rng):
     # singular values of one size: the rank is beyond doubt, and the condition harmless
     left = np.linalg.qr(normal(rng, (batch, m, rank), np.dtype(wide)))[0]
     right = np.linalg.qr(normal(rng, (batch, n, rank), np.dtype(wide)))[0]
-    a = ((left * rng.uniform(1, 2, (batch, 1, rank))) @ adjoint(right)).astype(dtype)
+    a = (left * rng.uniform(1, 2, (batch, 1, rank))) @ adjoint(right)
+    if rank == n and rng.random() < 0.3:  # columns of different sizes: the condition grows
+        a *= 2.0 ** rng.integers(-4, 5, (batch, 1, n))
+    a = a.astype(dtype)
     b, u = normal(rng, (batch, m, s), dtype), normal(rng, (batch, n, s), dtype)
     pivoting = rank < n or rng.random() < 0.7
     rcond = 20 * m * float(info.eps)
     inverse = np.linalg.pinv(a.astype(wide), rcond=100 * m * float(info.eps))
-    limit = 1000 * m * float(info.eps) * max(1, np.abs(b).max(), np.abs(u).max())
+    size = max(1, np.abs(b).max(), np.abs(u).max()) * max(1, np.abs(inverse).max()) ** 2
+    limit = 1000 * m * float(info.eps) * size
 
     def same(x, y, what):
         assert x.shape == y.shape and np.all(np.abs(x - y) < limit), f"{what}, rank {rank}"

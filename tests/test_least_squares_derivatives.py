@@ -1,0 +1,235 @@
+"""Derivatives of least squares against central differences, and the modes against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from test_derivatives import pairing, relative_error
+from test_least_squares import LOW_RANKS, SHAPES, expected, loss, of_rank
+from test_rank import DEFICIENT, deficient
+
+import jaxqr
+from matrices import adjoint, normal
+
+STEP = 1e-4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _fast_compilation():
+    """These programs run once: compiling them costs most of the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+
+
+def straight(shape, dtype):
+    """A line of matrices of full rank, t to a, and its direction at 0."""
+    a, da = normal(shape, dtype), normal(shape, dtype, seed=3)
+    return lambda t: a + t * da, da
+
+
+def equal_rank(rank, shape, dtype):
+    """A curve of matrices of one rank, whatever it is: t to exp(t L) a exp(t R)."""
+    *_, m, n = shape
+    a = of_rank(rank, shape, dtype)
+    left, right = 0.1 * normal((m, m), dtype, seed=4), 0.1 * normal((n, n), dtype, seed=5)
+
+    def curve(t):
+        return scipy.linalg.expm(t * left) @ a @ scipy.linalg.expm(t * right)
+
+    return curve, left @ a + a @ right
+
+
+def differences(function, step=STEP):
+    """Fourth-order central differences at 0 of a function from t to arrays."""
+    far_low, low, high, far_high = (function(t * step) for t in (-2, -1, 1, 2))
+    steps = zip(far_low, low, high, far_high, strict=True)
+    return [(8 * (c - b) - (d - a)) / (12 * step) for a, b, c, d in steps]
+
+
+def check(curve, da, b, db, tolerance, pivoting=True):
+    """Tangents of x and of the residuals against NumPy's differences; cotangents by pairing."""
+    a = curve(0.0)
+
+    def solve(a, b):
+        return jaxqr.lstsq(a, b, pivoting=pivoting)[:2]
+
+    @jax.jit
+    def everything(a, b, da, db, cotangents):
+        _, tangents = jax.jvp(solve, (a, b), (da, db))
+        return tangents, jax.vjp(solve, a, b)[1](cotangents)
+
+    x, residuals = expected(a, b)
+    cotangents = normal(x.shape, x.dtype, seed=7), normal(residuals.shape, seed=8)
+    tangents, gradients = everything(a, b, da, db, cotangents)
+    for got, want in zip(
+        tangents, differences(lambda t: expected(curve(t), b + t * db)), strict=True
+    ):
+        assert relative_error(got, want) < tolerance
+    pair, scale = pairing(cotangents, tangents), pairing(np.abs(gradients[0]), np.abs(da))
+    assert abs(pair - pairing(gradients, (da, db))) < 1e-9 * max(1, abs(scale))
+
+
+@pytest.mark.parametrize("s, pivoting", [(1, True), (4, True), (4, False)])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_full_rank(shape, dtype, s, pivoting):
+    curve, da = straight((2, *shape), dtype)
+    b, db = (normal((2, shape[0], s), dtype, seed) for seed in (1, 2))
+    check(curve, da, b, db, 1e-6, pivoting)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape, rank", LOW_RANKS, ids=str)
+def test_low_rank_along_matrices_of_equal_rank(shape, rank, dtype):
+    curve, da = equal_rank(rank, (2, *shape), dtype)
+    b, db = (normal((2, shape[0], 2), dtype, seed) for seed in (11, 12))
+    check(curve, da, b, db, 1e-5)
+
+
+@pytest.mark.parametrize("operand", [0, 1], ids=["a", "b"])
+def test_one_operand_alone_has_its_part_of_the_derivative(operand):
+    a, b = of_rank(2, (6, 4)), normal((6, 2), seed=1)
+    args, tangents = [a, b], [normal((6, 4), seed=2), normal((6, 2), seed=3)]
+    zeros = [jnp.zeros_like(t) for t in tangents]
+    zeros[operand] = tangents[operand]
+    solve = lambda a, b: jaxqr.lstsq(a, b)[:2]  # noqa: E731
+    want = jax.jvp(solve, args, zeros)[1]
+
+    def alone(z):
+        return solve(*(z if i == operand else arg for i, arg in enumerate(args)))
+
+    got = jax.jvp(alone, (args[operand],), (tangents[operand],))[1]
+    for x, y in zip(got, want, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-12)
+
+
+# -------------------------------------------------------------------------- degenerate matrices
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("shape", [(6, 4), (5, 5), (4, 6)], ids=str)
+def test_gradients_of_degenerate_matrices_are_those_of_golub_and_pereyra(shape, dtype):
+    """(9.6) with the pseudo-inverse by singular values; for the zero matrix it is zero."""
+    u, _, v = np.linalg.svd(normal(shape, dtype), full_matrices=False)
+    a = np.stack([*(deficient(kind, shape, dtype) for kind in DEFICIENT), 2 * u @ v])
+    b = normal((len(a), shape[0], 2), dtype, seed=1)
+    xbar = normal((len(a), shape[1], 2), dtype, seed=2)
+    rbar = normal((len(a), 2), seed=3)
+    inverse = np.linalg.pinv(a, rcond=1e-10)
+    x = inverse @ b
+    rest, z = b - a @ x, adjoint(inverse) @ xbar
+    beyond = xbar - inverse @ (a @ xbar)
+    abar = rest @ adjoint(inverse @ z) + (adjoint(inverse) @ x) @ adjoint(beyond) - z @ adjoint(x)
+    abar -= 2 * (rest * rbar[:, None]) @ adjoint(x)  # (9.10)
+    bbar = z + 2 * rest * rbar[:, None]
+
+    def gradients(a, b):
+        return jax.vjp(lambda a, b: jaxqr.lstsq(a, b)[:2], a, b)[1]((xbar.conj(), rbar))
+
+    # JAX pairs without conjugation
+    got, second = jax.jit(lambda a, b: jax.jvp(gradients, (a, b), (a, b)))(a, b)
+    np.testing.assert_allclose(got[0], abar.conj(), atol=1e-11)
+    np.testing.assert_allclose(got[1], bbar.conj(), atol=1e-11)
+    np.testing.assert_array_equal(got[0][0], 0)
+    assert all(np.isfinite(z).all() for z in second)
+
+
+# ------------------------------------------------------------------------------- second order
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize(
+    "shape, rank", [((6, 3), 3), ((4, 4), 4), ((3, 6), 3), ((6, 4), 2), ((4, 4), 2), ((4, 6), 2)]
+)
+def test_hessian_vector_products_equal_differences_of_gradients(shape, rank, dtype):
+    full = rank == min(shape)
+    curve, da = straight(shape, dtype) if full else equal_rank(rank, shape, dtype)
+    b, db = normal((shape[0], 2), dtype, seed=1), normal((shape[0], 2), dtype, seed=2)
+    gradient = jax.jit(jax.grad(loss, (0, 1)))
+    a = curve(0.0)
+    _, products = jax.jit(lambda *args: jax.jvp(gradient, args[:2], args[2:]))(a, b, da, db)
+    want = differences(lambda t: map(np.asarray, gradient(curve(t), b + t * db)))
+    for got, difference in zip(products, want, strict=True):
+        assert relative_error(got, difference) < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5)], ids=str)
+def test_jacobians_agree_and_the_hessian_is_symmetric(shape):
+    a, b = normal(shape), normal(shape[:1], seed=1)
+
+    @jax.jit
+    def derivatives(a, b):
+        solve = lambda a, b: jaxqr.lstsq(a, b)[:2]  # noqa: E731
+        modes = [jac(solve, (0, 1))(a, b) for jac in (jax.jacfwd, jax.jacrev)]
+        return *modes, jax.hessian(loss)(a, b)
+
+    forward, reverse, hessian = derivatives(a, b)
+    for x, y in zip(jax.tree.leaves(forward), jax.tree.leaves(reverse), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-12)
+    hessian = np.asarray(hessian).reshape(a.size, a.size)
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-11)
+
+
+# ---------------------------------------------------------------------------- transformations
+
+
+def test_gradients_pass_checkpoint_scan_and_vmap():
+    a, b = np.stack([normal((6, 4)), of_rank(2, (6, 4))]), normal((2, 6, 3), seed=1)
+    want = jax.grad(loss, (0, 1))(a, b)
+
+    def scanned(a, b):
+        return jnp.sum(jax.lax.scan(lambda c, ab: (c, loss(*ab)), 0, (a, b))[1])
+
+    of_each = jax.vmap(jax.grad(loss, (0, 1)))
+    for got in (
+        jax.grad(jax.checkpoint(loss), (0, 1))(a, b),
+        jax.grad(scanned, (0, 1))(a, b),
+        of_each(a, b),
+    ):
+        for x, y in zip(got, want, strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
+def test_gradients_have_the_dtype_of_the_input(dtype):
+    exact = dtype if dtype == "complex64" else "float64"
+    a, b = (jnp.asarray(normal(s, exact)).astype(dtype) for s in ((8, 3), (8, 2)))
+    got = jax.grad(lambda a: jnp.sum(jaxqr.lstsq(a, b).x).real)(a)
+    assert got.dtype == a.dtype
+    double = "complex128" if dtype == "complex64" else "float64"
+    a, b = a.astype(double), b.astype(double)
+    want = np.asarray(jax.grad(lambda a: jnp.sum(jaxqr.lstsq(a, b).x).real)(a))
+    error = np.abs(np.asarray(got.astype(double)) - want).max()
+    assert error < 30 * float(jnp.finfo(dtype).eps) * np.abs(want).max()
+
+
+def test_nan_stays_with_its_matrix():
+    a, b = np.stack([normal((6, 4)), normal((6, 4), seed=1)]), normal((2, 6, 3), seed=2)
+    gradient = jax.jit(jax.grad(loss, (0, 1)))
+    clean = gradient(a, b)
+    a[0, 1, 1] = np.nan
+    for got, want in zip(gradient(a, b), clean, strict=True):
+        assert np.isnan(got[0]).all()
+        np.testing.assert_array_equal(got[1], want[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(8, 3), (3, 8)], ids=str)
+def test_gradients_do_not_depend_on_the_exponent(shape, dtype):
+    """(A^H A)^+, which they hold, would overflow from the square root of the range on."""
+    a, b = normal(shape, dtype), normal((shape[0], 2), dtype, seed=1)
+
+    @jax.jit
+    def gradients(a, b):
+        x, back = jax.vjp(lambda a, b: jaxqr.lstsq(a, b).x, a, b)
+        return back(jnp.ones_like(x))
+
+    want, tolerance = gradients(a, b), 1e4 * np.finfo(dtype).eps
+    exponent = np.finfo(dtype).maxexp * 2 // 3
+    for size in (2.0**exponent, 2.0**-exponent):
+        got = gradients((a * size).astype(dtype), (b * size).astype(dtype))
+        for x, y in zip(got, want, strict=True):
+            np.testing.assert_allclose(x * size, y, rtol=tolerance, atol=tolerance)
