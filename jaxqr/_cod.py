@@ -1,6 +1,6 @@
 """The complete orthogonal decomposition of a deep matrix, as arrays, and what they stand for.
 
-A P = Q R with column pivoting. A matrix much deeper than wide is factored without pivoting
+A P = Q R with column pivoting. A large and much deeper matrix is factored without pivoting
 first, A P0 = Q0 R0 with its columns sorted by size, and R0 P1 = Q1 R with it: the pivots are the
 same, most of the work is quicker.
 Where the rank r, the length of the leading run of |R_jj| > rcond |R_11|, is less than n, the
@@ -135,8 +135,8 @@ def core_shapes(m: int, n: int, *, pivoting: bool) -> Decomposition:
 
 
 def factored_twice(m: int, n: int) -> bool:
-    """Whether the matrix is so deep that pivoting starts from the triangle of a plain QR."""
-    return m >= 2 * n
+    """Whether the matrix is so large and deep that a plain QR comes first."""
+    return n >= 256 and m >= 4 * n
 
 
 def decompose(a: Array, *, rcond: float, pivoting: bool) -> Decomposition:

@@ -68,6 +68,9 @@ void apply(const ApplyProblem<S>& problem, Pool& pool) {
   if (other <= 160 && lanes_pay<S>(problem.batch, problem.m, problem.k)) {
     return apply_lanes(problem, pool);
   }
+  if (problem.left && other <= kFewColumns && problem.order == Order::kRows) {
+    return one_by_one(problem, pool, apply_few_columns<S>);
+  }
   one_by_one(problem, pool, apply_blocked<S>);
 }
 

@@ -1,6 +1,7 @@
 // Least squares of deep matrices: the decomposition, its operations, and the solution as a whole.
 #include "decomposition.h"
 #include "passes.h"
+#include "routines.h"
 
 namespace jaxqr {
 namespace {
@@ -262,7 +263,7 @@ void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
   });
 }
 
-// By the decomposition, where [A b] is not deep or half of the work would be done twice.
+// By the decomposition: pivoting is as quick as its absence unless columns are few.
 template <class S>
 void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
   const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s;
@@ -386,7 +387,7 @@ void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool) {
 template <class S>
 void least_squares(const LstsqProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, s = problem.s;
-  const bool beside = m >= 2 * n && m >= n + s;
+  const bool beside = m >= 2 * n && m >= n + s && n + s <= kTallColumns;
   for_pieces(problem.batch, m * (n + s) * sizeof(S), [&](long first, long count) {
     const LstsqProblem<S> piece = problem.slice(first, count);
     return beside ? solve_beside(piece, pool) : solve_decomposed(piece, pool);

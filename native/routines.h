@@ -30,6 +30,11 @@ void tangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
 void cotangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
 
+// Q from the left on at most kFewColumns columns, by rows (problem.batch is 1); few_columns.cc.
+constexpr long kFewColumns = 4;
+template <class S>
+void apply_few_columns(const ApplyProblem<S>& problem, Pool& pool);
+
 // One matrix of any shape (problem.batch is 1): blocked.cc, pivoted.cc, derivatives.cc.
 template <class S>
 void factor_blocked(const QrProblem<S>& problem, Pool& pool);
