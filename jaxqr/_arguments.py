@@ -46,6 +46,17 @@ def common(*arrays: Array) -> tuple[list[Array], np.dtype]:
     return _vary_alike([x.astype(working) for x in arrays]), dtype
 
 
+def batches(function: str, a: Array, other: Array, name: str) -> None:
+    """Raise unless the batch dimensions of `a` and of `other`, called `name`, broadcast."""
+    try:
+        jnp.broadcast_shapes(a.shape[:-2], other.shape[:-2])
+    except ValueError as error:
+        raise ValueError(
+            f"{function}: batch dimensions of a and {name} must broadcast, got {name} "
+            f"{other.shape} for a {a.shape}"
+        ) from error
+
+
 def choice(function: str, name: str, value: Any, allowed: Sequence[Any]) -> None:
     """Raise unless `value` is one of `allowed`."""
     if not isinstance(value, (str, bool)) or value not in allowed:

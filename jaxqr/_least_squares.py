@@ -91,12 +91,7 @@ def lstsq(
             f"{name}: b must be (m,) or (..., m, s) with m = {m} as a has rows, got b {b.shape} "
             f"for a {a.shape}"
         )
-    try:
-        jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    except ValueError as error:
-        raise ValueError(
-            f"{name}: batch dimensions of a and b must broadcast, got b {b.shape} for a {a.shape}"
-        ) from error
+    _arguments.batches(name, a, b, "b")
     return _lstsq(a, b, None if rcond is None else float(rcond), pivoting)
 
 

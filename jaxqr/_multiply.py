@@ -110,12 +110,7 @@ def qr_multiply(
             f"{name}: c must be ({length},) or (..., {form}) in mode {mode!r}, got c {c.shape} "
             f"for a {a.shape}"
         )
-    try:
-        jnp.broadcast_shapes(a.shape[:-2], c.shape[:-2])
-    except ValueError as error:
-        raise ValueError(
-            f"{name}: batch dimensions of a and c must broadcast, got c {c.shape} for a {a.shape}"
-        ) from error
+    _arguments.batches(name, a, c, "c")
     return _qr_multiply(a, c, mode, pivoting, conjugate)
 
 

@@ -11,6 +11,7 @@ from test_rank import DEFICIENT, deficient
 
 import jaxqr
 from foreign_platform import UNCHECKED, gradient, lowered_for
+from jaxqr._cod import factored_twice
 from matrices import DTYPES, adjoint, norm, normal
 
 SHAPES = ((8, 3), (5, 5), (3, 8), (1, 1))
@@ -101,6 +102,23 @@ def test_every_dtype(shape, dtype):
     want = expected(*(np.asarray(z.astype(double)) for z in (a, b)))
     tolerance = 50 * float(jnp.finfo(dtype).eps)
     assert_equal_to(want, (np.asarray(x.astype(double)), residuals), tolerance)
+
+
+@pytest.mark.parametrize("rank", [256, 200])
+def test_a_large_and_much_deeper_matrix_is_factored_twice(rank):
+    assert factored_twice(1024, 256)
+    a = of_rank(rank, (1024, 256)) * 2.0 ** (np.arange(256) % 7)
+    b = normal((1024, 1), seed=9)
+    x, residuals, got = jaxqr.lstsq(a, b)
+    assert got == rank
+    inverse = np.linalg.pinv(a, rcond=1e-12)
+    assert_equal_to((inverse @ b, np.sum((b - a @ inverse @ b) ** 2, -2)), (x, residuals), 1e-10)
+    abar, bbar = jax.grad(lambda a, b: jnp.sum(jaxqr.lstsq(a, b).x), (0, 1))(a, b)
+    z = inverse.T @ np.ones((256, 1))
+    left, right = b - a @ x, inverse.T @ x
+    rest = np.ones((256, 1)) - inverse @ a @ np.ones((256, 1))
+    want = left @ (inverse @ z).T - z @ x.T + right @ rest.T  # (9.6)
+    assert_equal_to((want, z), (abar, bbar), 1e-9)
 
 
 def test_dtypes_meet_as_jax_promotes_them():
