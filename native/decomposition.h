@@ -1,12 +1,18 @@
-// The pieces of least squares: ranks, and solves in the n entries that A^H A works on.
+// Decompositions at work: in the n entries that A^H A works on, and in the m beside them.
 #pragma once
 
 #include <algorithm>
 
+#include "passes.h"
 #include "triangular.h"
 #include "workspace.h"
 
 namespace jaxqr {
+
+template <class S>
+constexpr size_t bytes(long count) {
+  return Workspace::size<S>(count);
+}
 
 // Call body(first, count) for pieces of a batch whose workspace stays in the cache.
 template <class Body>
@@ -17,15 +23,6 @@ void for_pieces(long batch, size_t bytes_each, const Body& body) {
   for (long first = 0; first < batch; first += count) body(first, std::min(count, batch - first));
 }
 
-// The leading run of diagonal entries above rcond times the first; NaN counts.
-template <class S>
-long leading_run(const S* r, long ld, long n, RealOf<S> rcond) {
-  const RealOf<S> least = n ? rcond * std::abs(real_part(r[0])) : 0;
-  long rank = 0;
-  while (rank < n && !(std::abs(real_part(r[rank * (ld + 1)])) <= least)) ++rank;
-  return rank;
-}
-
 // Copy the upper triangle of the leading rows of `from` (`ld` apart) to a dense n x n matrix.
 template <class S>
 void copy_upper(const S* from, long ld, long n, S* to) {
@@ -34,6 +31,11 @@ void copy_upper(const S* from, long ld, long n, S* to) {
     std::copy(from + i * ld + i, from + i * ld + n, to + i * n + i);
   }
 }
+
+// The order of one matrix's columns by decreasing sums of magnitudes, if they are of different size
+// and not sorted already: else false, and the order as it is. decomposition.cc.
+template <class S>
+bool sort_columns(const S* a, long m, long n, int32_t* order, Pool& pool);
 
 // One matrix's factors on the side of its n columns.
 template <class S>
@@ -104,5 +106,33 @@ class RowSpace {
   const S *hz_, *tauz_;
   const int32_t* p_;
 };
+
+// Q c or Q^H c for a batch.
+template <class S>
+void multiply_q(long batch, long m, long n, const S* h, const S* tau, long s, bool adjoint,
+                const S* c, S* out, Pool& pool) {
+  ApplyProblem<S> problem{batch, m, n, m, s, Order::kRows, true, adjoint};
+  problem.h = h;
+  problem.tau = tau;
+  problem.c = c;
+  problem.out = out;
+  jaxqr::apply(problem, pool);
+}
+
+// The triangle of matrix b of a decomposition.
+template <class S>
+RowSpace<S> row_space(const CodProblem<S>& cod, long b) {
+  const CodProblem<S> one = cod.slice(b, 1);
+  const S* r = one.h1 ? one.h1 : one.h;
+  return {r, cod.n, cod.n, *one.rank, one.hz, one.tauz, one.p};
+}
+
+// Call body(row space, index of its n x s entries) for each matrix.
+template <class S, class Body>
+void for_row_spaces(const CodProblem<S>& cod, long s, Pool& pool, const Body& body) {
+  for_ranges(pool, cod.batch, cod.n * cod.n / 2 + 4 * cod.n * s, [&](long begin, long end) {
+    for (long b = begin; b < end; ++b) body(row_space(cod, b), b * cod.n * s);
+  });
+}
 
 }  // namespace jaxqr

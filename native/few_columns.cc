@@ -1,10 +1,10 @@
-// Products of Q with few columns, by rows: every entry of the reflectors is used a few times only, so
-// what counts is how they are read.
+// Products of Q with few columns, by rows: every entry of the reflectors is used a few times only,
+// so what counts is how they are read.
 //
 // The reflectors of a panel fill a few vectors in each row. In one pass over the rows the products
-// of the last panel are taken off and those of the next one are gathered, with its Gram matrix: from
-// it the products of the panel's reflectors follow one after the other, as each would have met what
-// those before it left.
+// of the last panel are taken off and those of the next one are gathered, with its Gram matrix:
+// from it the products of the panel's reflectors follow one after the other, as each would have met
+// what those before it left.
 #include <vector>
 
 #include "interleave.h"

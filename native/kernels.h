@@ -120,7 +120,8 @@ struct DerivativeProblem {
 };
 
 // The complete orthogonal decomposition of a deep matrix, as jaxqr/_cod.py says: A P = Q R, or
-// A = Q0 R0 and R0 P = Q1 R if `h1` is not null, and for a rank r < n [R11 R12]^H = Z T. All by rows.
+// A P0 = Q0 R0 and R0 P1 = Q1 R if `h1` is not null, and for a rank r < n [R11 R12]^H = Z T. All
+// by rows.
 template <class S>
 struct CodProblem {
   long batch, m, n;
@@ -198,8 +199,8 @@ struct LstsqProblem {
   }
 };
 
-// The entries, one for each of the four scalar types; dispatch.cc, and least_squares.cc for the
-// last three, which call the others.
+// The entries, one for each of the four scalar types; dispatch.cc, and for the last three, which
+// call the others, decomposition.cc and least_squares.cc.
 template <class S>
 void factor(const QrProblem<S>& problem, Pool& pool);
 template <class S>

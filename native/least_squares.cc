@@ -1,167 +1,9 @@
-// Least squares of deep matrices: the decomposition, its operations, and the solution as a whole.
+// Least squares of deep matrices: the solution as a whole.
 #include "decomposition.h"
-#include "passes.h"
 #include "routines.h"
 
 namespace jaxqr {
 namespace {
-
-template <class S>
-size_t bytes(long count) {
-  return Workspace::size<S>(count);
-}
-
-// The order of one matrix's columns by decreasing sums of magnitudes. False, and the order as it is,
-// if they are of similar size or sorted already.
-template <class S>
-bool sort_columns(const S* a, long m, long n, int32_t* order, Pool& pool) {
-  using T = RealOf<S>;
-  const long parts = n * kParts<S>;
-  const long chunks = std::max(1L, std::min(16L, m * parts >> 16));
-  Workspace workspace(bytes<T>(chunks * parts));
-  T* sums = workspace.take<T>(chunks * parts);
-  const T* x = reinterpret_cast<const T*>(a);
-  parallel_for(pool, chunks, [&](long chunk) {
-    T* to = sums + chunk * parts;
-    std::fill(to, to + parts, T(0));
-    for (long i = m * chunk / chunks; i < m * (chunk + 1) / chunks; ++i) {
-      long j = 0;
-      for (; j + kWidth<T> <= parts; j += kWidth<T>) {
-        store_unaligned(to + j, load_unaligned(to + j) +
-                                    absolute<T>(load_unaligned(x + i * parts + j)));
-      }
-      for (; j < parts; ++j) to[j] += std::abs(x[i * parts + j]);
-    }
-  });
-  for (long j = 0; j < n; ++j) {
-    T total = 0;
-    for (long c = 0; c < chunks; ++c) {
-      for (long l = 0; l < kParts<S>; ++l) total += sums[c * parts + j * kParts<S> + l];
-    }
-    sums[j] = total;  // of the first chunk, whose entries before are used up
-    order[j] = static_cast<int32_t>(j);
-  }
-  const auto range = std::minmax_element(sums, sums + n);
-  constexpr T similar = 8;
-  if (!(*range.second > similar * *range.first) || *range.second != *range.second) return false;
-  const auto larger_first = [&](int32_t i, int32_t j) { return sums[i] > sums[j]; };
-  if (std::is_sorted(order, order + n, larger_first)) return false;
-  std::stable_sort(order, order + n, larger_first);
-  return true;
-}
-
-// [R11 R12]^H = Z T of one matrix whose rank is not full; zeros behind the rank.
-template <class S>
-void factor_row_space(const S* r, long ld, long n, long rank, S* hz, S* tauz, Pool& pool) {
-  std::fill(hz, hz + n * n, S(0));
-  std::fill(tauz, tauz + n, S(0));
-  if (rank == 0 || rank == n) return;
-  Workspace workspace(2 * bytes<S>(n * rank));
-  S* rows = workspace.take<S>(n * rank);  // the adjoint of the leading rows
-  S* h = workspace.take<S>(n * rank);
-  for (long i = 0; i < n; ++i) {
-    for (long j = 0; j < rank; ++j) rows[i * rank + j] = j <= i ? conjugate(r[j * ld + i]) : S(0);
-  }
-  QrProblem<S> problem{1, n, rank, Order::kRows, false};
-  problem.a = rows;
-  problem.h = h;
-  problem.tau = tauz;
-  factor(problem, pool);
-  for (long i = 0; i < n; ++i) std::copy(h + i * rank, h + (i + 1) * rank, hz + i * n);
-}
-
-template <class S>
-void multiply_q(long batch, long m, long n, const S* h, const S* tau, long s, bool adjoint,
-                const S* c, S* out, Pool& pool) {
-  ApplyProblem<S> problem{batch, m, n, m, s, Order::kRows, true, adjoint};
-  problem.h = h;
-  problem.tau = tau;
-  problem.c = c;
-  problem.out = out;
-  jaxqr::apply(problem, pool);
-}
-
-// The triangle of matrix b of a decomposition.
-template <class S>
-RowSpace<S> row_space(const CodProblem<S>& cod, long b) {
-  const CodProblem<S> one = cod.slice(b, 1);
-  const S* r = one.h1 ? one.h1 : one.h;
-  return {r, cod.n, cod.n, *one.rank, one.hz, one.tauz, one.p};
-}
-
-// out := body of each matrix's row space on its n x s entries of `c`, permuted before or after.
-template <class S, class Body>
-void for_row_spaces(const CodProblem<S>& cod, long s, Pool& pool, const Body& body) {
-  for_ranges(pool, cod.batch, cod.n * cod.n / 2 + 4 * cod.n * s, [&](long begin, long end) {
-    for (long b = begin; b < end; ++b) body(row_space(cod, b), b * cod.n * s);
-  });
-}
-
-// A^+ v: Q^H v, its leading rows, Q1^H, and the row space's part.
-template <class S>
-void solve(const PseudoinverseProblem<S>& problem, Pool& pool) {
-  const CodProblem<S>& cod = problem.cod;
-  const long batch = cod.batch, m = cod.m, n = cod.n, s = problem.s;
-  Workspace workspace(bytes<S>(batch * m * s) + 2 * bytes<S>(batch * n * s));
-  S* full = workspace.take<S>(batch * m * s);
-  S* c = workspace.take<S>(batch * n * s);
-  S* other = workspace.take<S>(batch * n * s);
-  multiply_q(batch, m, n, cod.h, cod.tau, s, true, problem.v, full, pool);
-  for (long b = 0; b < batch; ++b) {
-    std::copy(full + b * m * s, full + b * m * s + n * s, c + b * n * s);
-  }
-  if (cod.h1) {
-    multiply_q(batch, n, n, cod.h1, cod.tau1, s, true, c, other, pool);
-    std::swap(c, other);
-  }
-  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
-    space.divide(pool, c + at, s);
-    space.permute_back(c + at, s, problem.out + at);
-  });
-}
-
-// (A^H A)^+ v or (I - A^+ A) v.
-template <class S>
-void in_row_space(const PseudoinverseProblem<S>& problem, Pool& pool) {
-  const CodProblem<S>& cod = problem.cod;
-  const long size = cod.n * problem.s;
-  for_row_spaces(cod, problem.s, pool, [&](const RowSpace<S>& space, long at) {
-    Workspace workspace(bytes<S>(size));
-    S* c = workspace.take<S>(size);
-    space.permute(problem.v + at, problem.s, c);
-    if (problem.operation == Operation::kGram) {
-      space.divide_adjoint(pool, c, problem.s);
-      space.divide(pool, c, problem.s);
-    } else {
-      space.null(pool, c, problem.s);
-    }
-    space.permute_back(c, problem.s, problem.out + at);
-  });
-}
-
-template <class S>
-void solve_adjoint(const PseudoinverseProblem<S>& problem, Pool& pool) {
-  const CodProblem<S>& cod = problem.cod;
-  const long batch = cod.batch, m = cod.m, n = cod.n, s = problem.s;
-  Workspace workspace(bytes<S>(batch * m * s) + 2 * bytes<S>(batch * n * s));
-  S* full = workspace.take<S>(batch * m * s);
-  S* c = workspace.take<S>(batch * n * s);
-  S* other = workspace.take<S>(batch * n * s);
-  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
-    space.permute(problem.v + at, s, c + at);
-    space.divide_adjoint(pool, c + at, s);
-  });
-  if (cod.h1) {
-    multiply_q(batch, n, n, cod.h1, cod.tau1, s, false, c, other, pool);
-    std::swap(c, other);
-  }
-  for (long b = 0; b < batch; ++b) {
-    S* to = full + b * m * s;
-    std::copy(c + b * n * s, c + (b + 1) * n * s, to);
-    std::fill(to + n * s, to + m * s, S(0));
-  }
-  multiply_q(batch, m, n, cod.h, cod.tau, s, false, full, problem.out, pool);
-}
 
 // The sum of |x|^2 over a column of `count` rows of `s` entries, added to `to`.
 template <class S>
@@ -195,55 +37,68 @@ void finish(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, lo
   add_squares(rest, n - rank, s, one.residuals);
 }
 
-// By the triangle of [A b], the large columns first as in `decompose_twice`: it holds Q^H b, and nothing of Q is kept.
+// [A b], the columns of A in the given order if there is one.
 template <class S>
-void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
-  const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s, k = n + s;
-  Workspace workspace(bytes<S>(batch * m * k) + bytes<S>(batch * k * k) +
-                      3 * bytes<S>(batch * n * n) + 3 * bytes<S>(batch * n * s) +
-                      2 * bytes<S>(batch * n) + 2 * bytes<int32_t>(batch * n));
-  S* both = workspace.take<S>(batch * m * k);
-  int32_t* order = workspace.take<int32_t>(batch * n);
-  bool any = false;
-  for (long b = 0; b < batch && problem.pivoting; ++b) {
-    any |= sort_columns(problem.a + b * m * n, m, n, order + b * n, pool);
-  }
-  for_ranges(pool, batch * m, k, [&](long begin, long end) {
+void join(const LstsqProblem<S>& problem, const int32_t* order, S* both, Pool& pool) {
+  const long m = problem.m, n = problem.n, s = problem.s, k = n + s;
+  for_ranges(pool, problem.batch * m, k, [&](long begin, long end) {
     for (long i = begin; i < end; ++i) {
-      const S* row = problem.a + i * n;
+      const S *row = problem.a + i * n, *rhs = problem.b + i * s;
       S* to = both + i * k;
-      if (any) {
+      if (order) {
         const int32_t* own = order + i / m * n;
         for (long j = 0; j < n; ++j) to[j] = row[own[j]];
       } else {
         std::copy(row, row + n, to);
       }
-      std::copy(problem.b + i * s, problem.b + (i + 1) * s, to + n);
+      std::copy(rhs, rhs + s, to + n);
     }
   });
-  S* r = workspace.take<S>(batch * k * k);
-  QrProblem<S> plain{batch, m, k, Order::kRows, false};
-  plain.a = both;
-  plain.r = r;
-  factor(plain, pool);
-  S* c = workspace.take<S>(batch * n * s);
-  S* r0 = workspace.take<S>(batch * n * n);
-  for (long b = 0; b < batch; ++b) {
-    const S* from = r + b * k * k;
-    copy_upper(from, k, n, r0 + b * n * n);
+}
+
+// The triangle of [A b] in parts: that of A, Q^H b, and the squares of what is left of b.
+template <class S>
+void take_apart(const LstsqProblem<S>& problem, const S* both, S* r, S* c) {
+  const long n = problem.n, s = problem.s, k = n + s;
+  for (long b = 0; b < problem.batch; ++b, both += k * k) {
+    copy_upper(both, k, n, r + b * n * n);
     for (long i = 0; i < n; ++i) {
-      std::copy(from + i * k + n, from + (i + 1) * k, c + (b * n + i) * s);
+      std::copy(both + i * k + n, both + (i + 1) * k, c + (b * n + i) * s);
     }
     RealOf<S>* residuals = problem.residuals + b * s;
     std::fill(residuals, residuals + s, RealOf<S>(0));
     for (long i = 0; i < s; ++i) {
-      add_squares(from + (n + i) * k + n + i, 1, s - i, residuals + i);
+      add_squares(both + (n + i) * (k + 1), 1, s - i, residuals + i);
     }
   }
+}
+
+// By the triangle of [A b]: it holds Q^H b, and nothing of Q is kept. The large columns come first,
+// as in `decompose_twice`.
+template <class S>
+void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s, k = n + s;
+  Workspace workspace(bytes<S>(batch * m * k) + bytes<S>(batch * k * k) +
+                      3 * bytes<S>(batch * n * n) + 2 * bytes<S>(batch * n * s) +
+                      2 * bytes<S>(batch * n) + 2 * bytes<int32_t>(batch * n));
+  int32_t* order = workspace.take<int32_t>(batch * n);
+  bool any = false;
+  for (long b = 0; b < batch && problem.pivoting; ++b) {
+    any |= sort_columns(problem.a + b * m * n, m, n, order + b * n, pool);
+  }
+  S* both = workspace.take<S>(batch * m * k);
+  join(problem, any ? order : nullptr, both, pool);
+  QrProblem<S> plain{batch, m, k, Order::kRows, false};
+  plain.a = both;
+  plain.r = workspace.take<S>(batch * k * k);
+  factor(plain, pool);
   CodProblem<S> cod{batch, n, n, problem.rcond};
-  cod.a = cod.h = r0;
   cod.rank = problem.rank;
+  cod.h = workspace.take<S>(batch * n * n);
+  S* c = workspace.take<S>(batch * n * s);
+  take_apart(problem, plain.r, cod.h, c);
   if (problem.pivoting) {
+    cod.a = cod.h;
     cod.h = workspace.take<S>(batch * n * n);
     cod.tau = workspace.take<S>(batch * n);
     cod.p = workspace.take<int32_t>(batch * n);
@@ -293,96 +148,7 @@ void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
   });
 }
 
-template <class S>
-void find_ranks(const CodProblem<S>& problem, Pool& pool) {
-  const long n = problem.n;
-  for (long b = 0; b < problem.batch; ++b) {
-    const CodProblem<S> one = problem.slice(b, 1);
-    const S* r = one.h1 ? one.h1 : one.h;
-    const long rank = leading_run(r, n, n, static_cast<RealOf<S>>(problem.rcond));
-    *one.rank = static_cast<int32_t>(rank);
-    factor_row_space(r, n, n, rank, one.hz, one.tauz, pool);
-  }
-}
-
-// A QR without pivoting takes the columns as they come. The large ones should come first: rounding
-// errors of the small ones would grow with them.
-template <class S>
-void decompose_twice(const CodProblem<S>& problem, Pool& pool) {
-  const long batch = problem.batch, m = problem.m, n = problem.n;
-  Workspace orders(bytes<int32_t>(batch * n));
-  int32_t* order = orders.take<int32_t>(batch * n);
-  bool any = false;
-  for (long b = 0; b < batch; ++b) {
-    any |= sort_columns(problem.a + b * m * n, m, n, order + b * n, pool);
-  }
-  {
-    Workspace workspace(any ? bytes<S>(batch * m * n) : 0);
-    QrProblem<S> outer{batch, m, n, Order::kRows, false};
-    outer.a = problem.a;
-    if (any) {
-      S* sorted = workspace.take<S>(batch * m * n);
-      for_ranges(pool, batch * m, n, [&](long begin, long end) {
-        for (long i = begin; i < end; ++i) {
-          const int32_t* own = order + i / m * n;
-          for (long j = 0; j < n; ++j) sorted[i * n + j] = problem.a[i * n + own[j]];
-        }
-      });
-      outer.a = sorted;
-    }
-    outer.h = problem.h;
-    outer.tau = problem.tau;
-    factor(outer, pool);
-  }
-  for (long b = 0; b < batch; ++b) {  // R0 waits where Z will be
-    copy_upper(problem.h + b * m * n, n, n, problem.hz + b * n * n);
-  }
-  QrProblem<S> inner{batch, n, n, Order::kRows, true};
-  inner.a = problem.hz;
-  inner.h = problem.h1;
-  inner.tau = problem.tau1;
-  inner.p = problem.p;
-  factor(inner, pool);
-  for (long b = 0; b < batch; ++b) {
-    for (long j = 0; j < n; ++j) problem.p[b * n + j] = order[b * n + problem.p[b * n + j]];
-  }
-  find_ranks(problem, pool);
-}
-
 }  // namespace
-
-template <class S>
-void decompose(const CodProblem<S>& problem, Pool& pool) {
-  const long batch = problem.batch, m = problem.m, n = problem.n;
-  if (problem.h1) return decompose_twice(problem, pool);
-  QrProblem<S> outer{batch, m, n, Order::kRows, problem.p != nullptr};
-  outer.a = problem.a;
-  outer.h = problem.h;
-  outer.tau = problem.tau;
-  outer.p = problem.p;
-  factor(outer, pool);
-  if (!problem.p) return std::fill(problem.rank, problem.rank + batch, static_cast<int32_t>(n));
-  find_ranks(problem, pool);
-}
-
-template <class S>
-void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool) {
-  const CodProblem<S>& cod = problem.cod;
-  if (cod.m == 0 || cod.n == 0 || problem.s == 0) {
-    return std::fill(problem.out, problem.out + cod.batch * problem.rows_out() * problem.s, S(0));
-  }
-  for_pieces(cod.batch, (cod.m + 2 * cod.n) * problem.s * sizeof(S), [&](long first, long count) {
-    const PseudoinverseProblem<S> piece = problem.slice(first, count);
-    switch (problem.operation) {
-      case Operation::kSolve:
-        return solve(piece, pool);
-      case Operation::kSolveAdjoint:
-        return solve_adjoint(piece, pool);
-      default:
-        return in_row_space(piece, pool);
-    }
-  });
-}
 
 template <class S>
 void least_squares(const LstsqProblem<S>& problem, Pool& pool) {
@@ -394,10 +160,7 @@ void least_squares(const LstsqProblem<S>& problem, Pool& pool) {
   });
 }
 
-#define INSTANTIATE(S)                                                        \
-  template void decompose<S>(const CodProblem<S>&, Pool&);                    \
-  template void pseudoinverse<S>(const PseudoinverseProblem<S>&, Pool&);      \
-  template void least_squares<S>(const LstsqProblem<S>&, Pool&);
+#define INSTANTIATE(S) template void least_squares<S>(const LstsqProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

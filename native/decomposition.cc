@@ -1,0 +1,236 @@
+// The complete orthogonal decomposition, and the operations of the pseudo-inverse.
+#include "decomposition.h"
+
+namespace jaxqr {
+namespace {
+
+// The leading run of diagonal entries above rcond times the first; NaN counts.
+template <class S>
+long leading_run(const S* r, long ld, long n, RealOf<S> rcond) {
+  const RealOf<S> least = n ? rcond * std::abs(real_part(r[0])) : 0;
+  long rank = 0;
+  while (rank < n && !(std::abs(real_part(r[rank * (ld + 1)])) <= least)) ++rank;
+  return rank;
+}
+
+// [R11 R12]^H = Z T of one matrix whose rank is not full; zeros behind the rank.
+template <class S>
+void factor_row_space(const S* r, long ld, long n, long rank, S* hz, S* tauz, Pool& pool) {
+  std::fill(hz, hz + n * n, S(0));
+  std::fill(tauz, tauz + n, S(0));
+  if (rank == 0 || rank == n) return;
+  Workspace workspace(2 * bytes<S>(n * rank));
+  S* rows = workspace.take<S>(n * rank);  // the adjoint of the leading rows
+  S* h = workspace.take<S>(n * rank);
+  for (long i = 0; i < n; ++i) {
+    for (long j = 0; j < rank; ++j) rows[i * rank + j] = j <= i ? conjugate(r[j * ld + i]) : S(0);
+  }
+  QrProblem<S> problem{1, n, rank, Order::kRows, false};
+  problem.a = rows;
+  problem.h = h;
+  problem.tau = tauz;
+  factor(problem, pool);
+  for (long i = 0; i < n; ++i) std::copy(h + i * rank, h + (i + 1) * rank, hz + i * n);
+}
+
+// A^+ v: Q^H v, its leading rows, Q1^H, and the row space's part.
+template <class S>
+void solve(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  const long batch = cod.batch, m = cod.m, n = cod.n, s = problem.s;
+  Workspace workspace(bytes<S>(batch * m * s) + 2 * bytes<S>(batch * n * s));
+  S* full = workspace.take<S>(batch * m * s);
+  S* c = workspace.take<S>(batch * n * s);
+  S* other = workspace.take<S>(batch * n * s);
+  multiply_q(batch, m, n, cod.h, cod.tau, s, true, problem.v, full, pool);
+  for (long b = 0; b < batch; ++b) {
+    std::copy(full + b * m * s, full + b * m * s + n * s, c + b * n * s);
+  }
+  if (cod.h1) {
+    multiply_q(batch, n, n, cod.h1, cod.tau1, s, true, c, other, pool);
+    std::swap(c, other);
+  }
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
+    space.divide(pool, c + at, s);
+    space.permute_back(c + at, s, problem.out + at);
+  });
+}
+
+// (A^H A)^+ v or (I - A^+ A) v.
+template <class S>
+void in_row_space(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  const long size = cod.n * problem.s;
+  for_row_spaces(cod, problem.s, pool, [&](const RowSpace<S>& space, long at) {
+    Workspace workspace(bytes<S>(size));
+    S* c = workspace.take<S>(size);
+    space.permute(problem.v + at, problem.s, c);
+    if (problem.operation == Operation::kGram) {
+      space.divide_adjoint(pool, c, problem.s);
+      space.divide(pool, c, problem.s);
+    } else {
+      space.null(pool, c, problem.s);
+    }
+    space.permute_back(c, problem.s, problem.out + at);
+  });
+}
+
+template <class S>
+void solve_adjoint(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  const long batch = cod.batch, m = cod.m, n = cod.n, s = problem.s;
+  Workspace workspace(bytes<S>(batch * m * s) + 2 * bytes<S>(batch * n * s));
+  S* full = workspace.take<S>(batch * m * s);
+  S* c = workspace.take<S>(batch * n * s);
+  S* other = workspace.take<S>(batch * n * s);
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
+    space.permute(problem.v + at, s, c + at);
+    space.divide_adjoint(pool, c + at, s);
+  });
+  if (cod.h1) {
+    multiply_q(batch, n, n, cod.h1, cod.tau1, s, false, c, other, pool);
+    std::swap(c, other);
+  }
+  for (long b = 0; b < batch; ++b) {
+    S* to = full + b * m * s;
+    std::copy(c + b * n * s, c + (b + 1) * n * s, to);
+    std::fill(to + n * s, to + m * s, S(0));
+  }
+  multiply_q(batch, m, n, cod.h, cod.tau, s, false, full, problem.out, pool);
+}
+
+template <class S>
+void find_ranks(const CodProblem<S>& problem, Pool& pool) {
+  const long n = problem.n;
+  for (long b = 0; b < problem.batch; ++b) {
+    const CodProblem<S> one = problem.slice(b, 1);
+    const S* r = one.h1 ? one.h1 : one.h;
+    const long rank = leading_run(r, n, n, static_cast<RealOf<S>>(problem.rcond));
+    *one.rank = static_cast<int32_t>(rank);
+    factor_row_space(r, n, n, rank, one.hz, one.tauz, pool);
+  }
+}
+
+// A QR without pivoting takes the columns as they come. The large ones should come first: rounding
+// errors of the small ones would grow with them.
+template <class S>
+void decompose_twice(const CodProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n;
+  Workspace orders(bytes<int32_t>(batch * n));
+  int32_t* order = orders.take<int32_t>(batch * n);
+  bool any = false;
+  for (long b = 0; b < batch; ++b) {
+    any |= sort_columns(problem.a + b * m * n, m, n, order + b * n, pool);
+  }
+  {
+    Workspace workspace(any ? bytes<S>(batch * m * n) : 0);
+    QrProblem<S> outer{batch, m, n, Order::kRows, false};
+    outer.a = problem.a;
+    if (any) {
+      S* sorted = workspace.take<S>(batch * m * n);
+      for_ranges(pool, batch * m, n, [&](long begin, long end) {
+        for (long i = begin; i < end; ++i) {
+          const int32_t* own = order + i / m * n;
+          for (long j = 0; j < n; ++j) sorted[i * n + j] = problem.a[i * n + own[j]];
+        }
+      });
+      outer.a = sorted;
+    }
+    outer.h = problem.h;
+    outer.tau = problem.tau;
+    factor(outer, pool);
+  }
+  for (long b = 0; b < batch; ++b) {  // R0 waits where Z will be
+    copy_upper(problem.h + b * m * n, n, n, problem.hz + b * n * n);
+  }
+  QrProblem<S> inner{batch, n, n, Order::kRows, true};
+  inner.a = problem.hz;
+  inner.h = problem.h1;
+  inner.tau = problem.tau1;
+  inner.p = problem.p;
+  factor(inner, pool);
+  for (long b = 0; b < batch; ++b) {
+    for (long j = 0; j < n; ++j) problem.p[b * n + j] = order[b * n + problem.p[b * n + j]];
+  }
+  find_ranks(problem, pool);
+}
+
+}  // namespace
+
+template <class S>
+bool sort_columns(const S* a, long m, long n, int32_t* order, Pool& pool) {
+  using T = RealOf<S>;
+  const long parts = n * kParts<S>;
+  const long chunks = std::max(1L, std::min(16L, m * parts >> 16));
+  Workspace workspace(bytes<T>(chunks * parts));
+  T* sums = workspace.take<T>(chunks * parts);
+  const T* x = reinterpret_cast<const T*>(a);
+  parallel_for(pool, chunks, [&](long chunk) {
+    T* to = sums + chunk * parts;
+    std::fill(to, to + parts, T(0));
+    for (long i = m * chunk / chunks; i < m * (chunk + 1) / chunks; ++i) {
+      long j = 0;
+      for (; j + kWidth<T> <= parts; j += kWidth<T>) {
+        store_unaligned(to + j, load_unaligned(to + j) +
+                                    absolute<T>(load_unaligned(x + i * parts + j)));
+      }
+      for (; j < parts; ++j) to[j] += std::abs(x[i * parts + j]);
+    }
+  });
+  for (long j = 0; j < n; ++j) {
+    T total = 0;
+    for (long c = 0; c < chunks; ++c) {
+      for (long l = 0; l < kParts<S>; ++l) total += sums[c * parts + j * kParts<S> + l];
+    }
+    sums[j] = total;  // of the first chunk, whose entries before are used up
+    order[j] = static_cast<int32_t>(j);
+  }
+  const auto range = std::minmax_element(sums, sums + n);
+  constexpr T similar = 8;
+  if (!(*range.second > similar * *range.first) || *range.second != *range.second) return false;
+  const auto larger_first = [&](int32_t i, int32_t j) { return sums[i] > sums[j]; };
+  if (std::is_sorted(order, order + n, larger_first)) return false;
+  std::stable_sort(order, order + n, larger_first);
+  return true;
+}
+
+template <class S>
+void decompose(const CodProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n;
+  if (problem.h1) return decompose_twice(problem, pool);
+  QrProblem<S> outer{batch, m, n, Order::kRows, problem.p != nullptr};
+  outer.a = problem.a;
+  outer.h = problem.h;
+  outer.tau = problem.tau;
+  outer.p = problem.p;
+  factor(outer, pool);
+  if (!problem.p) return std::fill(problem.rank, problem.rank + batch, static_cast<int32_t>(n));
+  find_ranks(problem, pool);
+}
+
+template <class S>
+void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool) {
+  const CodProblem<S>& cod = problem.cod;
+  if (cod.m == 0 || cod.n == 0 || problem.s == 0) {
+    return std::fill(problem.out, problem.out + cod.batch * problem.rows_out() * problem.s, S(0));
+  }
+  for_pieces(cod.batch, (cod.m + 2 * cod.n) * problem.s * sizeof(S), [&](long first, long count) {
+    const PseudoinverseProblem<S> piece = problem.slice(first, count);
+    switch (problem.operation) {
+      case Operation::kSolve:
+        return solve(piece, pool);
+      case Operation::kSolveAdjoint:
+        return solve_adjoint(piece, pool);
+      default:
+        return in_row_space(piece, pool);
+    }
+  });
+}
+
+#define INSTANTIATE(S)                                                     \
+  template bool sort_columns<S>(const S*, long, long, int32_t*, Pool&);     \
+  template void decompose<S>(const CodProblem<S>&, Pool&);                  \
+  template void pseudoinverse<S>(const PseudoinverseProblem<S>&, Pool&);
+JAXQR_FOR_SCALARS(INSTANTIATE)
+
+}  // namespace jaxqr
