@@ -34,8 +34,8 @@ OPERATIONS = {
 COLLECTIVE = re.compile(
     r"\b(all-gather|all-to-all|all-reduce|reduce-scatter|collective-permute)(?:-start)?\("
 )
-# Without kernels lstsq asks whether any matrix of the batch is deficient: one boolean
-QUESTION = re.compile(r"= pred\[\](?:\{\})? all-reduce\(")
+# Without kernels lstsq asks whether any matrix of the batch is deficient: one boolean, or several
+QUESTION = re.compile(r"= \(?(?:(?:/\*\S*\*/)?pred\[\](?:\{\})?(?:, )?)+\)? all-reduce\(")
 QUICK = {"xla_backend_optimization_level": 0}  # compiling takes most of the time
 every_operation = pytest.mark.parametrize("operation", OPERATIONS)
 every_mesh = pytest.mark.parametrize("kind", ["automatic", "explicit"])
