@@ -13,12 +13,11 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import H, mm
+from jaxqr._batching import broadcast_batch, is_sharded
 from jaxqr._primitive import (
     REAL,
     CoreResult,
     Shape,
-    broadcast_batch,
-    is_sharded,
     is_zero,
     lower_to_kernel,
     make,

@@ -20,13 +20,12 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import H, mm, real_diagonal, scaled, triu, unscaled, where
+from jaxqr._batching import broadcast_batch, is_sharded
 from jaxqr._householder import ormqr_p
 from jaxqr._linear import columns
 from jaxqr._primitive import (
     CoreResult,
     Shape,
-    broadcast_batch,
-    is_sharded,
     is_zero,
     make,
     name_outputs,

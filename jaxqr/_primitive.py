@@ -13,20 +13,19 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir, xla
 from jax.interpreters import partial_eval as pe
-from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec, use_abstract_mesh
+from jax.sharding import AbstractMesh, PartitionSpec, use_abstract_mesh
 
+from jaxqr._batching import Body, Shape, batch_rule, partition
 from jaxqr._lowering import native
 
-Shape = tuple[int, ...]
 # A matrix-level result: its shape, and its dtype where that is not the operands', or REAL
 CoreResult = tuple[Shape, Any]
 REAL = "real"  # the dtype of the operands' real parts
-Body = Callable[..., list[Array]]
 
 DTYPES = tuple(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
 
@@ -60,7 +59,7 @@ def make(
     p.multiple_results = True
     p.def_impl(partial(xla.apply_primitive, p))
     p.def_abstract_eval(partial(_abstract_eval, name, ranks, results))
-    batching.primitive_batchers[p] = partial(_batch, p, body, linear_from, columnwise)
+    batching.primitive_batchers[p] = partial(batch_rule, p, body, linear_from, columnwise)
     lower(p, body)
     return p
 
@@ -206,16 +205,10 @@ def _common_dtype(name: str, avals: Sequence[ShapedArray]) -> np.dtype:
     return max(dtypes, key=lambda dtype: dtype.itemsize)
 
 
-def _spec(aval: ShapedArray) -> tuple[Any, ...]:
-    """The partition of every dimension in an explicit mesh; None where there is none."""
-    spec = tuple(aval.sharding.spec)
-    return spec + (None,) * (aval.ndim - len(spec))
-
-
 def _batch_spec(name: str, avals: Sequence[ShapedArray], ranks: Sequence[int]) -> tuple[Any, ...]:
     specs = []
     for i, (a, rank) in enumerate(zip(avals, ranks, strict=True)):
-        spec = _spec(a)
+        spec = partition(a)
         if any(axis is not None for axis in spec[a.ndim - rank :]):
             raise ValueError(
                 f"{name}: the matrix dimensions of operand {i} must not be sharded, got "
@@ -226,94 +219,6 @@ def _batch_spec(name: str, avals: Sequence[ShapedArray], ranks: Sequence[int]) -
     if any(spec != specs[0] for spec in specs):
         raise ValueError(f"{name}: operands must have the same batch sharding, got {specs}")
     return specs[0]
-
-
-# --------------------------------------------------------------------------------- batching
-
-
-def is_sharded(x: Array) -> bool:
-    """Whether `x` is sharded over an explicit mesh."""
-    return any(axis is not None for axis in _spec(jax.typeof(x)))
-
-
-def broadcast_batch(arrays: Sequence[Array], ranks: Sequence[int]) -> list[Array]:
-    """Give arrays the same batch dimensions, on an explicit mesh sharded alike.
-
-    Args:
-        arrays: of batch dimensions that broadcast.
-        ranks: how many trailing dimensions of each are not batch dimensions.
-    """
-    batches = [x.shape[: x.ndim - rank] for x, rank in zip(arrays, ranks, strict=True)]
-    batch = jnp.broadcast_shapes(*batches)
-    axes: list[Any] = [None] * len(batch)
-    for x, own in zip(arrays, batches, strict=True):
-        first = len(batch) - len(own)
-        for i, axis in enumerate(_spec(jax.typeof(x))[: len(own)]):
-            axes[first + i] = axis if axes[first + i] is None else axes[first + i]
-
-    def alike(x: Array, own: Shape) -> Array:
-        if own == batch:
-            return x
-        core = x.shape[len(own) :]
-        sharding = None
-        if any(axis is not None for axis in axes):
-            mesh = next(jax.typeof(y).sharding.mesh for y in arrays if is_sharded(y))
-            sharding = NamedSharding(mesh, PartitionSpec(*axes, *(None for _ in core)))
-        first = len(batch) - len(own)
-        dimensions = range(first, first + x.ndim)
-        return lax.broadcast_in_dim(x, (*batch, *core), dimensions, out_sharding=sharding)
-
-    return [alike(x, own) for x, own in zip(arrays, batches, strict=True)]
-
-
-def _batch(
-    p: Primitive,
-    body: Body,
-    linear_from: int | None,
-    columnwise: Callable[..., Sequence[bool]] | None,
-    args: Sequence[Array],
-    dims: Sequence[int | None],
-    **params: Any,
-) -> tuple[list[Array], Sequence[int | None]]:
-    """Move the mapped dimension to the front of every operand and bind again."""
-    mapped, dim = next((x, d) for x, d in zip(args, dims, strict=True) if d is not None)
-    size, axis = mapped.shape[dim], _spec(jax.typeof(mapped))[dim]
-
-    def fixed(operands: int) -> bool:
-        return axis is None and not any(d is not None for d in dims[:operands])
-
-    if columnwise is not None and fixed(len(dims) - 1) and not is_sharded(args[-1]):
-        stacked = jnp.moveaxis(args[-1], cast(int, dims[-1]), -2)
-        out = p.bind(*args[:-1], lax.collapse(stacked, stacked.ndim - 2), **params)
-        return _unstack(out, stacked.shape[-2:], columnwise(**params))
-    if linear_from is not None and fixed(linear_from):
-        # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
-        # take them as more columns, where bind would copy the fixed operands.
-        out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)
-        return out, [0] * len(out)
-
-    def to_front(x: Array, d: int | None) -> Array:
-        if d is not None or axis is None:
-            return batching.bdim_at_front(x, d, size)
-        # an unmapped operand must come with the sharding of the mapped dimension
-        mesh = jax.typeof(mapped).sharding.mesh
-        sharding = NamedSharding(mesh, PartitionSpec(axis, *_spec(jax.typeof(x))))
-        dimensions = range(1, x.ndim + 1)
-        return lax.broadcast_in_dim(x, (size, *x.shape), dimensions, out_sharding=sharding)
-
-    out = p.bind(*map(to_front, args, dims), **params)
-    return out, [0] * len(out)
-
-
-def _unstack(
-    out: list[Array], shape: Shape, has_columns: Sequence[bool]
-) -> tuple[list[Array], list[int | None]]:
-    """The columns of results apart, as (mapped, s), and where the mapped dimension is."""
-    pairs = [
-        (x.reshape(*x.shape[:-1], *shape), x.ndim - 1) if columns else (x, None)
-        for x, columns in zip(out, has_columns, strict=True)
-    ]
-    return [x for x, _ in pairs], [dim for _, dim in pairs]
 
 
 # ------------------------------------------------------------------- linear primitives
