@@ -12,6 +12,8 @@ from jax.typing import ArrayLike
 from jaxqr._primitive import DTYPES
 
 HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
+# what users pass as `pivoting`, and the primitive's name for it
+PIVOTING: dict[bool | str, str] = {False: "none", True: "exact"}
 
 
 def array(function: str, name: str, x: ArrayLike, ndim: int = 2) -> Array:

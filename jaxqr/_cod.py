@@ -148,7 +148,7 @@ def decompose(a: Array, *, rcond: float, pivoting: bool) -> Decomposition:
         return jnp.zeros((*batch, *getattr(shapes, name)), dtype)
 
     def factor(a: Array, *outputs: str) -> list[Array]:
-        pivoting = "p" in outputs
+        pivoting = "exact" if "p" in outputs else "none"
         return qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=False)
 
     h1, tau1 = zeros("h1"), zeros("tau1")

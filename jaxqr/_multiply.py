@@ -167,7 +167,9 @@ def _factored(a: Array, pivoting: bool) -> tuple[Array, Array | None, tuple[Arra
     """`a` with its columns permuted, the permutation, and the constants of `multiply_p`."""
     outputs = ("h", "tau", "r", "scale", *(("p",) if pivoting else ()))
     fixed = lax.stop_gradient(a)
-    h, tau, r, scale, *p = qr_p.bind(fixed, outputs=outputs, pivoting=pivoting, transposed=False)
+    h, tau, r, scale, *p = qr_p.bind(
+        fixed, outputs=outputs, pivoting=_arguments.PIVOTING[pivoting], transposed=False
+    )
     factors = (h[..., : tau.shape[-1]], tau, r, scale)
     return (columns(a, p[0]), p[0], factors) if pivoting else (a, None, factors)
 

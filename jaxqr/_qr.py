@@ -133,7 +133,9 @@ def factor(
     outputs = {"r": ("r",), "raw": ("h", "tau")}.get(mode, (q_name, "r"))
     if pivoting:
         outputs += ("p",)
-    found = qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=transposed)
+    found = qr_p.bind(
+        a, outputs=outputs, pivoting=_arguments.PIVOTING[pivoting], transposed=transposed
+    )
     values = dict(zip(outputs, found, strict=True))
     p = values.get("p")
     if mode == "raw":

@@ -5,7 +5,8 @@ Its outputs, by name: "q" (m, k), "r" (k, n), "q_full" (m, m) for m > n, the pac
 multiplied by, so that derivatives can be too. Asking by name is what keeps unused work undone:
 the derivative asks for what it needs beside what is wanted, and dead code elimination asks for
 less. Pivoting differs in the packed factorization it starts from, in one more output and in the
-order of dA's columns, so it is a parameter and not a primitive of its own. So is `transposed`,
+order of dA's columns, so it is a parameter ("none", "exact" or "randomized") and not a primitive of
+its own. So is `transposed`,
 with which all matrices, A and the outputs, are the transposes of those above: LQ.
 """
 
@@ -44,7 +45,7 @@ from jaxqr._tangents import completion_jvp, raw_jvp
 
 
 def _results(
-    a: Shape, *, outputs: tuple[str, ...], pivoting: bool, transposed: bool
+    a: Shape, *, outputs: tuple[str, ...], pivoting: str, transposed: bool
 ) -> list[CoreResult]:
     m, n = a[::-1] if transposed else a
     k = min_dim(m, n)
@@ -73,9 +74,7 @@ def _flipped(values: dict[str, Array]) -> dict[str, Array]:
 # ---------------------------------------------------------------------------------- lowering
 
 
-def _compute(
-    a: Array, *, outputs: tuple[str, ...], pivoting: bool, transposed: bool
-) -> list[Array]:
+def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: str, transposed: bool) -> list[Array]:
     if transposed:
         plain = _compute(a.mT, outputs=outputs, pivoting=pivoting, transposed=False)
         return list(_flipped(dict(zip(outputs, plain, strict=True))).values())
@@ -84,7 +83,7 @@ def _compute(
     *batch, m, n = a.shape
     k = min_dim(m, n)
     scale = exponent_scale(a)
-    h, tau, *p = (geqp3_p if pivoting else geqrf_p).bind(scaled(a, scale))
+    h, tau, *p = (geqrf_p if pivoting == "none" else geqp3_p).bind(scaled(a, scale))
     # reading R and applying reflectors leaves the strictly lower triangle as it is
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
     values["scale"] = scale
@@ -102,7 +101,7 @@ def _compute(
 
 def _compute_empty(a: Array, *, outputs: tuple[str, ...]) -> list[Array]:
     *batch, m, n = a.shape
-    shapes = _results((m, n), outputs=outputs, pivoting=True, transposed=False)
+    shapes = _results((m, n), outputs=outputs, pivoting="exact", transposed=False)
 
     def one(name: str, shape: Shape) -> Array:
         if name == "p":
@@ -126,24 +125,25 @@ def _jvp(
     tangents: tuple[Any],
     *,
     outputs: tuple[str, ...],
-    pivoting: bool,
+    pivoting: str,
     transposed: bool,
 ) -> tuple[list[Array], list[Any]]:
     (a,), (da,) = primals, tangents
     packed = not {"q_full", "h", "tau"}.isdisjoint(outputs)
-    needed = ("q", "r", "scale", *(("h", "tau") if packed else ()), *(("p",) if pivoting else ()))
+    pivoted = pivoting != "none"
+    needed = ("q", "r", "scale", *(("h", "tau") if packed else ()), *(("p",) if pivoted else ()))
     asked = (*outputs, *(name for name in needed if name not in outputs))
     found = qr_p.bind(a, outputs=asked, pivoting=pivoting, transposed=transposed)
     values = dict(zip(asked, found, strict=True))
     primal = [values[name] for name in outputs]
     if is_zero(da) or set(outputs) <= {"p", "scale"}:
         return primal, list(map(zero_tangent, primal))
-    if pivoting:
+    if pivoted:
         move = rows if transposed else columns
         da = move(da, values["p"])  # (7.1)
     wanted = ("q", "r") if packed else tuple(name for name in ("q", "r") if name in outputs)
     point = (values["q"], values["r"], values["scale"])
-    thin = qr_jvp_p.bind(*point, da, outputs=wanted, pivoted=pivoting, transposed=transposed)
+    thin = qr_jvp_p.bind(*point, da, outputs=wanted, pivoted=pivoted, transposed=transposed)
     known: dict[str, Any] = dict(zip(wanted, thin, strict=True))
     if packed:
         known = _packed_tangents(values, known, outputs, transposed)

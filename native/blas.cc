@@ -93,7 +93,7 @@ void factor_one(const QrProblem<S>& problem, const S* a) {
     for (long i = 0; i < m; ++i) h(i, j) = from(i, j) * scale;
   }
   int info;
-  if (problem.pivoting) {
+  if (problem.pivoted()) {
     std::fill(jpvt, jpvt + n, 0);  // zero: free to move
     geqp3<S>(m, n, factored, jpvt, tau, work, length);
     if (problem.p) {

@@ -25,7 +25,7 @@ void factor_row_space(const S* r, long ld, long n, long rank, S* hz, S* tauz, Po
   for (long i = 0; i < n; ++i) {
     for (long j = 0; j < rank; ++j) rows[i * rank + j] = j <= i ? conjugate(r[j * ld + i]) : S(0);
   }
-  QrProblem<S> problem{1, n, rank, Order::kRows, false};
+  QrProblem<S> problem{1, n, rank, Order::kRows, Pivoting::kNone};
   problem.a = rows;
   problem.h = h;
   problem.tau = tauz;
@@ -124,7 +124,7 @@ void decompose_twice(const CodProblem<S>& problem, Pool& pool) {
   }
   {
     Workspace workspace(any ? bytes<S>(batch * m * n) : 0);
-    QrProblem<S> outer{batch, m, n, Order::kRows, false};
+    QrProblem<S> outer{batch, m, n, Order::kRows, Pivoting::kNone};
     outer.a = problem.a;
     if (any) {
       S* sorted = workspace.take<S>(batch * m * n);
@@ -143,7 +143,7 @@ void decompose_twice(const CodProblem<S>& problem, Pool& pool) {
   for (long b = 0; b < batch; ++b) {  // R0 waits where Z will be
     copy_upper(problem.h + b * m * n, n, n, problem.hz + b * n * n);
   }
-  QrProblem<S> inner{batch, n, n, Order::kRows, true};
+  QrProblem<S> inner{batch, n, n, Order::kRows, Pivoting::kExact};
   inner.a = problem.hz;
   inner.h = problem.h1;
   inner.tau = problem.tau1;
@@ -198,7 +198,7 @@ template <class S>
 void decompose(const CodProblem<S>& problem, Pool& pool) {
   const long batch = problem.batch, m = problem.m, n = problem.n;
   if (problem.h1) return decompose_twice(problem, pool);
-  QrProblem<S> outer{batch, m, n, Order::kRows, problem.p != nullptr};
+  QrProblem<S> outer{batch, m, n, Order::kRows, problem.p ? Pivoting::kExact : Pivoting::kNone};
   outer.a = problem.a;
   outer.h = problem.h;
   outer.tau = problem.tau;

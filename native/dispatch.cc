@@ -49,7 +49,7 @@ void factor(const QrProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
   if (m == 0 || n == 0) return factor_empty(problem);
   if (lanes_pay<S>(problem.batch, m, n)) return factor_lanes(problem, pool);
-  if (problem.pivoting) return one_by_one(problem, pool, factor_pivoted<S>);
+  if (problem.pivoted()) return one_by_one(problem, pool, factor_pivoted<S>);
   if (m >= n && n <= kTallColumns && !problem.q_full) return factor_tall(problem, pool);
   one_by_one(problem, pool, factor_blocked<S>);
 }

@@ -4,20 +4,27 @@
 namespace jaxqr {
 namespace {
 
+Pivoting pivoting_of(Call& call, std::string_view name) {
+  if (name == "exact") return Pivoting::kExact;
+  if (name == "randomized") return Pivoting::kRandomized;
+  if (name != "none") call.fail("unknown pivoting " + std::string(name));
+  return Pivoting::kNone;
+}
+
 // ---------------------------------------------------------------------------- the handlers
 
 ffi::Error qr_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingRets results,
-                      std::string_view outputs, bool pivoting, bool transposed) {
+                      std::string_view outputs, std::string_view pivoting, bool transposed) {
   Call call(a, transposed);
   const long m = call.rows(), n = call.cols(), k = std::min(m, n);
   return for_dtype(call.dtype(), [&](auto scalar) {
     using S = decltype(scalar);
-        QrProblem<S> problem{};
+    QrProblem<S> problem{};
     problem.batch = call.batch();
     problem.m = m;
     problem.n = n;
     problem.order = order_of(transposed);
-    problem.pivoting = pivoting;
+    problem.pivoting = pivoting_of(call, pivoting);
     problem.a = static_cast<const S*>(a.untyped_data());
     for_names(outputs, [&](std::string_view name, size_t i) {
       std::optional<Buffer> storage;
@@ -33,7 +40,7 @@ ffi::Error qr_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingRets res
         problem.h = call.matrix<S>("h", *to, m, n);
       } else if (name == "tau") {
         problem.tau = call.data<S>("tau", *to, kDataType<S>, {k});
-      } else if (name == "p" && pivoting) {
+      } else if (name == "p" && problem.pivoted()) {
         problem.p = call.data<int32_t>("p", *to, ffi::S32, {n});
       } else if (name == "scale") {
         problem.scale = call.data<RealOf<S>>("scale", *to, kDataType<RealOf<S>>, {1, 1});
@@ -174,7 +181,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_qr, jaxqr::qr_handler,
                                   .Arg<jaxqr::Buffer>()
                                   .RemainingRets()
                                   .Attr<std::string_view>("outputs")
-                                  .Attr<bool>("pivoting")
+                                  .Attr<std::string_view>("pivoting")
                                   .Attr<bool>("transposed"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_orgqr, jaxqr::form_handler,

@@ -17,12 +17,16 @@ namespace jaxqr {
 // is LQ of the same memory by rows.
 enum class Order { kRows, kColumns };
 
+// How the columns of a QR are permuted: not at all, as the norms of what is left of them tell, or as
+// those of a random sketch do, which is nearly as good and much cheaper.
+enum class Pivoting { kNone, kExact, kRandomized };
+
 // Factor A = Q R, or A P = Q R with pivoting. k = min(m, n). Null results are not wanted.
 template <class S>
 struct QrProblem {
   long batch, m, n;
   Order order;
-  bool pivoting;
+  Pivoting pivoting;
   const S* a = nullptr;   // m x n
   S* q = nullptr;         // m x k
   S* q_full = nullptr;    // m x m
@@ -34,6 +38,7 @@ struct QrProblem {
   RealOf<S>* scale = nullptr;
 
   long k() const { return m < n ? m : n; }
+  bool pivoted() const { return pivoting != Pivoting::kNone; }
 
   // The problem of the matrices from `first` on.
   QrProblem slice(long first, long count) const {

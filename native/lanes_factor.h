@@ -86,7 +86,7 @@ class QrBlock {
     q_ = {memory_.take<Pack<S>>(Panels<S>::size(m, q_cols_)), m};
     Pack<S>* tau = memory_.take<Pack<S>>(k);
     h_ = {{a, m}, k, tau, memory_.take<Pack<S>>(k * kPanel<S>)};
-    if (!block.pivoting) return;
+    if (!block.pivoted()) return;
     squares_ = memory_.take<Vector<T>>(2 * n);
     p_ = memory_.take<int32_t>(n * kWidth<T>);
   }
@@ -99,7 +99,7 @@ class QrBlock {
 
  private:
   size_t bytes() const {
-    const long m = block_.m, n = block_.n, k = block_.k(), pivoted = block_.pivoting ? n : 0;
+    const long m = block_.m, n = block_.n, k = block_.k(), pivoted = block_.pivoted() ? n : 0;
     return Workspace::size<Pack<S>>(Panels<S>::size(m, n) + 1) +
            Workspace::size<Pack<S>>(Panels<S>::size(m, q_cols_)) + Workspace::size<Pack<S>>(k) +
            Workspace::size<Pack<S>>(k * kPanel<S>) + Workspace::size<Vector<T>>(2 * pivoted) +
@@ -114,7 +114,7 @@ class QrBlock {
                                             rest.batch * length, vectors(h_.v.data));
     const Scales<T> scales(reinterpret_cast<Vector<T>>(largest));
     if (scales.needed) multiply_rows(scales.factors, m);
-    const Mask<T> lost = rest.pivoting
+    const Mask<T> lost = rest.pivoted()
                              ? PivotedFactor<S>(h_, n, squares_, p_).run()
                              : factor_packed<S>(h_, n);
     form_packed<S>(h_, q_cols_, q_);

@@ -23,7 +23,7 @@ void factor_lanes(const QrProblem<S>& problem, Pool& pool) {
   Workspace memory(QrPlaces<S>::bytes(problem));
   const QrPlaces<S> places(problem, memory);
   const double entries = m * n + m * q_cols + (problem.r ? k * n : 0) + (problem.h ? m * n : 0);
-  const double pivoting = problem.pivoting ? 4 : 1;
+  const double pivoting = problem.pivoted() ? 4 : 1;
   for_groups<RealOf<S>>(pool, problem.batch, pivoting * cost<S>(m, n + q_cols, k, entries),
                         [&](long first, long count) {
                           QrBlock<S>(problem.slice(first, count), places).run();

@@ -88,7 +88,7 @@ void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
   }
   S* both = workspace.take<S>(batch * m * k);
   join(problem, any ? order : nullptr, both, pool);
-  QrProblem<S> plain{batch, m, k, Order::kRows, false};
+  QrProblem<S> plain{batch, m, k, Order::kRows, Pivoting::kNone};
   plain.a = both;
   plain.r = workspace.take<S>(batch * k * k);
   factor(plain, pool);

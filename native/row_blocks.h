@@ -54,7 +54,7 @@ class RowBlocks {
   void run(Pool& pool) {
     parallel_for(pool, size_.units, [this](long unit) { factor_block(unit); });
     QrProblem<S> stacked{problem_.batch, parts_.blocks * problem_.n, problem_.n, Order::kRows,
-                         false, stacks_, stacks_q_, nullptr, triangles_, nullptr, nullptr,
+                         Pivoting::kNone, stacks_, stacks_q_, nullptr, triangles_, nullptr, nullptr,
                          nullptr, nullptr};
     factor_tall(stacked, pool);
     parallel_for(pool, problem_.batch, [this](long b) { plain(b, 0) = finish_r(b); });

@@ -84,7 +84,7 @@ def test_kernels_agree_with_lapack(shape, dtype):
     a = jnp.asarray(normal(shape, dtype))
     names = ("q", "r", "h", "tau", "scale")
     for transposed in (False, True):
-        options = {"outputs": names, "pivoting": False, "transposed": transposed}
+        options = {"outputs": names, "pivoting": "none", "transposed": transposed}
         ours = jaxqr._qr_primitive.qr_p.bind(a, **options)
         theirs = jax.jit(functools.partial(_compute, **options))(a)
         for name, x, y in zip(names, ours, theirs, strict=True):
@@ -113,7 +113,7 @@ def bad_calls():
     f4, f8 = np.float32, np.float64
     a, q, r, one = (np.zeros(s, f4) for s in ((2, 5, 3), (2, 5, 3), (2, 3, 3), (2, 1, 1)))
 
-    def qr(outputs, *results, a=a, pivoting=False):
+    def qr(outputs, *results, a=a, pivoting="none"):
         return "jaxqr_qr", (a,), results, {"outputs": outputs, "pivoting": pivoting}
 
     def vjp(*operands, inputs="q,r"):
@@ -127,7 +127,8 @@ def bad_calls():
     yield "unknown output", qr("s", ((2, 3, 3), f4))
     yield "pivots without pivoting", qr("p", ((2, 3), np.int32))
     yield "few results", qr("q,r", ((2, 5, 3), f4))
-    yield "pivots' dtype", qr("p", ((2, 3), f4), pivoting=True)
+    yield "pivots' dtype", qr("p", ((2, 3), f4), pivoting="exact")
+    yield "unknown pivoting", qr("r", ((2, 3, 3), f4), pivoting="some")
     yield "scale", vjp(q, r, one[:, 0], q, r)
     yield "cotangent", vjp(q, r, one, q, q)
     yield "triangle", vjp(q, q, one, q, r)

@@ -75,7 +75,7 @@ class Library:
         self.library.test_factor(
             *self._head(a, m, n),
             ctypes.c_bool(transposed),
-            ctypes.c_bool(pivoting),
+            ctypes.c_int(pivoting),
             *map(pointer, [a, *(results.get(name) for name in names)]),
         )
         if transposed:
