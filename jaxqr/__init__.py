@@ -36,6 +36,7 @@ from jaxqr._results import (
     RawResult,
     RQResult,
 )
+from jaxqr._tsqr import tsqr
 
 __all__ = [
     "LQResult",
@@ -59,5 +60,6 @@ __all__ = [
     "qr",
     "qr_multiply",
     "rq",
+    "tsqr",
 ]
 __version__ = "0.1.0"

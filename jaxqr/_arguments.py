@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
+from jaxqr._batching import vary_alike
 from jaxqr._primitive import DTYPES
 
 HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
@@ -45,7 +46,7 @@ def common(*arrays: Array) -> tuple[list[Array], np.dtype]:
     """
     dtype = jnp.result_type(*arrays)
     working = jnp.dtype(jnp.float32) if dtype in HALF else dtype
-    return _vary_alike([x.astype(working) for x in arrays]), dtype
+    return vary_alike([x.astype(working) for x in arrays]), dtype
 
 
 def batches(function: str, a: Array, other: Array, name: str) -> None:
@@ -66,10 +67,14 @@ def choice(function: str, name: str, value: Any, allowed: Sequence[Any]) -> None
         raise ValueError(f"{function}: {name} must be one of {listed}, got {value!r}")
 
 
-def _vary_alike(arrays: list[Array]) -> list[Array]:
-    axes = [jax.typeof(x).manual_axis_type.varying for x in arrays]
-    union = frozenset().union(*axes)
-    return [
-        lax.pcast(x, tuple(union - own), to="varying") if union - own else x
-        for x, own in zip(arrays, axes, strict=True)
-    ]
+def axes(function: str, axis_name: Any) -> tuple[str, ...]:
+    """The names of mesh axes, of which a user may give one alone."""
+    names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"{function}: axis_name must be the name of a mesh axis or a tuple of such names, got "
+            f"{axis_name!r}"
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"{function}: axis_name must not repeat an axis, got {axis_name!r}")
+    return names

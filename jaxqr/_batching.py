@@ -47,14 +47,25 @@ def broadcast_batch(arrays: Sequence[Array], ranks: Sequence[int]) -> list[Array
             return x
         core = x.shape[len(own) :]
         sharding = None
-        if any(axis is not None for axis in axes):
+        if any(map(is_sharded, arrays)):
             mesh = next(jax.typeof(y).sharding.mesh for y in arrays if is_sharded(y))
-            sharding = NamedSharding(mesh, PartitionSpec(*axes, *(None for _ in core)))
+            kept = partition(jax.typeof(x))[len(own) :]
+            sharding = NamedSharding(mesh, PartitionSpec(*axes, *kept))
         first = len(batch) - len(own)
         dimensions = range(first, first + x.ndim)
         return lax.broadcast_in_dim(x, (*batch, *core), dimensions, out_sharding=sharding)
 
     return [alike(x, own) for x, own in zip(arrays, batches, strict=True)]
+
+
+def vary_alike(arrays: Sequence[Array]) -> list[Array]:
+    """Let arrays vary over the same manual axes of a shard_map."""
+    axes = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    union = frozenset().union(*axes)
+    return [
+        lax.pcast(x, tuple(union - own), to="varying") if union - own else x
+        for x, own in zip(arrays, axes, strict=True)
+    ]
 
 
 def batch_rule(

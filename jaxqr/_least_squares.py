@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.interpreters import ad
+from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
@@ -25,10 +26,18 @@ from jaxqr._primitive import (
 )
 from jaxqr._pseudoinverse import pseudoinverse
 from jaxqr._results import LstsqResult
+from jaxqr._row_blocks import AxisName, bound_axes, over_blocks, refuse_gathering, row_axes, varying
+from jaxqr._sharded_inverse import sharded_inverse
 
 
 def lstsq(
-    a: ArrayLike, b: ArrayLike, *, rcond: float | None = None, pivoting: bool = True
+    a: ArrayLike,
+    b: ArrayLike,
+    *,
+    rcond: float | None = None,
+    pivoting: bool = True,
+    axis_name: AxisName | None = None,
+    mesh: Mesh | AbstractMesh | None = None,
 ) -> LstsqResult:
     """Solve least-squares problems: the x of minimum norm among those that minimize |b - a x|.
 
@@ -45,6 +54,12 @@ def lstsq(
             max(m, n).
         pivoting: if False, the rank is taken to be min(m, n) without looking: quicker, and for
             dependent rows or columns without meaning. `rcond` must then be None.
+        axis_name: the mesh axis, or a tuple of axes, along which the rows of a tall `a`, and those
+            of `b`, are sharded: in `jax.shard_map`, where each device passes its blocks of both,
+            or with `mesh`, as in `tsqr`. Of rows sharded over an explicit mesh it is known. Then
+            devices exchange the n x n triangles of `tsqr` and sums of blocks n x s, for value
+            and derivatives, and each of them has all results.
+        mesh: for an `axis_name` outside of `jax.shard_map`; by default that of `jax.set_mesh`.
 
     Returns:
         `LstsqResult(x, residuals, rank)`: x (n,) or (..., n, s); residuals, real, () or (..., s):
@@ -55,7 +70,8 @@ def lstsq(
         same rank (at others the solution jumps). rank is constant.
 
     Raises:
-        ValueError: if the shapes do not match or `rcond` is negative or given without pivoting.
+        ValueError: if the shapes do not match, `rcond` is negative or given without pivoting, or
+            rows are sharded of an `a` that is not tall.
         TypeError: if an argument is not an array of numbers, or of a dtype that is not supported,
             or `rcond` is no number.
 
@@ -91,7 +107,13 @@ def lstsq(
             f"for a {a.shape}"
         )
     _arguments.batches(name, a, b, "b")
-    return _lstsq(a, b, None if rcond is None else float(rcond), pivoting)
+    rcond = None if rcond is None else float(rcond)
+    axes = row_axes(name, a, axis_name)
+    if axes:
+        return _sharded_lstsq(a, b, rcond, pivoting, axes, mesh)
+    refuse_gathering(name, "a", a)
+    refuse_gathering(name, "b", b, min(b.ndim, 2))
+    return _lstsq(a, b, rcond, pivoting)
 
 
 def _check_rcond(function: str, rcond: Any, pivoting: bool) -> None:
@@ -126,6 +148,39 @@ def _lstsq(a: Array, b: Array, rcond: float | None, pivoting: bool) -> LstsqResu
         x = jnp.moveaxis(x.reshape(-1, *columns.shape[1:]), 0, -2)
         residuals = residuals.reshape(columns.shape[1:])
         rank = jnp.broadcast_to(rank, columns.shape[1:-1])
+    if vector:
+        x, residuals = x[..., 0], residuals[..., 0]
+    return LstsqResult(x.astype(dtype), residuals.astype(jnp.finfo(dtype).dtype), rank)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _sharded_lstsq(
+    a: Array,
+    b: Array,
+    rcond: float | None,
+    pivoting: bool,
+    axes: tuple[str, ...],
+    mesh: Mesh | AbstractMesh | None,
+) -> LstsqResult:
+    """Of rows that are sharded over `axes`."""
+    (a, b), dtype = _arguments.common(a, b)
+    vector = b.ndim == 1
+    a, b = broadcast_batch((a, b[:, None] if vector else b), (2, 2))
+
+    def solve(a: Array, b: Array) -> LstsqResult:
+        a, b = varying(a, axes), varying(b, axes)
+        m, n = a.shape[-2] * lax.axis_size(axes), a.shape[-1]
+        tolerance = max(m, n) * float(jnp.finfo(a.dtype).eps) if rcond is None else rcond
+        inverse = sharded_inverse(a, rcond=tolerance, pivoting=pivoting, axes=axes)
+        x = inverse.solve(b)
+        rest = lax.psum(_squares(b - mm(a, x)), axes)
+        return LstsqResult(x, rest, inverse.rank)
+
+    if bound_axes("lstsq", axes):
+        found = solve(a, b)
+    else:
+        found = over_blocks("lstsq", solve, axes, mesh, [a, b], lambda rows, rest: rest)
+    x, residuals, rank = found
     if vector:
         x, residuals = x[..., 0], residuals[..., 0]
     return LstsqResult(x.astype(dtype), residuals.astype(jnp.finfo(dtype).dtype), rank)

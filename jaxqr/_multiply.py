@@ -33,6 +33,7 @@ from jaxqr._primitive import (
 )
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import PivotedQRMultiplyResult, QRMultiplyResult
+from jaxqr._row_blocks import refuse_gathering
 from jaxqr._solve import solve
 from jaxqr._tangents import independent, restrict, skw, solve_right
 
@@ -110,6 +111,8 @@ def qr_multiply(
             f"for a {a.shape}"
         )
     _arguments.batches(name, a, c, "c")
+    refuse_gathering(name, "a", a)
+    refuse_gathering(name, "c", c, min(c.ndim, 2))
     return _qr_multiply(a, c, mode, pivoting, conjugate)
 
 

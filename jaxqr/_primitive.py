@@ -38,6 +38,7 @@ def make(
     body: Body,
     linear_from: int | None = None,
     columnwise: Callable[..., Sequence[bool]] | None = None,
+    varies_as_last: bool = False,
 ) -> Primitive:
     """Make a primitive.
 
@@ -51,6 +52,8 @@ def make(
         columnwise: where the columns of the last operand are problems apart: from the parameters,
             which results have a column for each; the others do not depend on it. A batch of that
             operand alone then becomes more columns.
+        varies_as_last: in a shard_map the results vary over the same manual axes as the last
+            operand, whatever the others do; otherwise all operands must agree.
 
     Returns:
         A primitive with multiple results, abstract evaluation, batching and a lowering.
@@ -58,7 +61,7 @@ def make(
     p = Primitive(f"jaxqr_{name}")
     p.multiple_results = True
     p.def_impl(partial(xla.apply_primitive, p))
-    p.def_abstract_eval(partial(_abstract_eval, name, ranks, results))
+    p.def_abstract_eval(partial(_abstract_eval, name, ranks, results, varies_as_last))
     batching.primitive_batchers[p] = partial(batch_rule, p, body, linear_from, columnwise)
     lower(p, body)
     return p
@@ -144,6 +147,7 @@ def _abstract_eval(
     name: str,
     ranks: tuple[int, ...],
     results: Callable[..., list[CoreResult]],
+    varies_as_last: bool,
     *avals: ShapedArray,
     **params: Any,
 ) -> list[ShapedArray]:
@@ -151,18 +155,18 @@ def _abstract_eval(
     batch = _batch_shape(name, avals, core_ranks)
     common = _common_dtype(name, avals)
     varying = {a.manual_axis_type for a in avals}
-    if len(varying) > 1:
+    if len(varying) > 1 and not varies_as_last:
         raise ValueError(
             f"{name}: operands must vary over the same manual axes, got {varying}; "
             "use jax.lax.pcast(x, axes, to='varying')"
         )
     spec = _batch_spec(name, avals, core_ranks)
     cores = [a.shape[a.ndim - rank :] for a, rank in zip(avals, core_ranks, strict=True)]
-    first = avals[0]
+    like = avals[-1] if varies_as_last else avals[0]
 
     def result(shape: Shape, dtype: Any) -> ShapedArray:
-        sharding = first.sharding.update(spec=PartitionSpec(*spec, *(None for _ in shape)))
-        return first.update(
+        sharding = like.sharding.update(spec=PartitionSpec(*spec, *(None for _ in shape)))
+        return like.update(
             shape=(*batch, *shape),
             dtype=_result_dtype(dtype, common),
             weak_type=False,

@@ -7,7 +7,7 @@ all orders come from one factorization, and none asks how a reflector moves.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,23 @@ from jaxqr._primitive import (
     make,
     zero_tangent,
 )
+
+
+class Inverse(Protocol):
+    """What the rules ask of the pseudo-inverse of a deep matrix, wherever its rows are."""
+
+    @property
+    def a(self) -> Array: ...
+    @property
+    def pivoting(self) -> bool: ...
+    @property
+    def scale(self) -> Array: ...
+    def solve(self, v: Array) -> Array: ...
+    def gram(self, u: Array) -> Array: ...
+    def solve_adjoint(self, u: Array) -> Array: ...
+    def null(self, u: Array) -> Array: ...
+    def products(self, da: Array, x: Array, y: Array) -> tuple[Array, Array]: ...
+    def _replace(self, *, a: Array) -> "Inverse": ...
 
 
 class Pseudoinverse(NamedTuple):
@@ -65,6 +82,10 @@ class Pseudoinverse(NamedTuple):
         """One of the four above by its name."""
         params = {"operation": operation, "pivoting": self.pivoting}
         return pseudoinverse_p.bind(self.a, *self.factors, v, **params)[0]
+
+    def products(self, da: Array, x: Array, y: Array) -> tuple[Array, Array]:
+        """Of a tangent dA: dA x and dA^H y."""
+        return products(da, x, y)
 
 
 def pseudoinverse(a: Array, *, rcond: float, pivoting: bool) -> Pseudoinverse:
@@ -126,35 +147,35 @@ def _pseudoinverse_jvp(
         return [out], [zero_tangent(out)]
     if is_zero(da):
         return [out], [inverse.apply(operation, dv)]
-    return [out], [_RULES[operation](inverse, out, v, da, ad.instantiate_zeros(dv))]
+    return [out], [RULES[operation](inverse, out, v, da, ad.instantiate_zeros(dv))]
 
 
-def _solve_rule(inverse: Pseudoinverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
+def _solve_rule(inverse: Inverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
     """(9.8): of y = A^+ v."""
     scale = inverse.scale
     left = [scaled(v - mm(inverse.a, y), scale)]
     if inverse.pivoting:
         left.append(inverse.solve_adjoint(y))
-    (da_y,), (ha_rest, *ha_z) = _products(da, [y], left)
+    (da_y,), (ha_rest, *ha_z) = _products(inverse, da, [y], left)
     # scaled, as gram has the square of A's exponents
     out = inverse.solve(dv - da_y) + unscaled(inverse.gram(ha_rest), scale)
     return out + inverse.null(ha_z[0]) if inverse.pivoting else out
 
 
-def _solve_adjoint_rule(inverse: Pseudoinverse, z: Array, u: Array, da: Array, du: Array) -> Array:
+def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Array) -> Array:
     """(9.8) for the adjoint: of z = A^{+H} u."""
     scale = inverse.scale
     right = [inverse.solve(z)]
     if inverse.pivoting:
         right.append(scaled(inverse.null(u), scale))
-    (da_y, *da_null), (ha_z,) = _products(da, right, [z])
+    (da_y, *da_null), (ha_z,) = _products(inverse, da, right, [z])
     inner = du - ha_z
     if inverse.pivoting:
         inner += unscaled(inverse.solve(da_null[0]), scale)
     return da_y - mm(inverse.a, inverse.solve(da_y)) + inverse.solve_adjoint(inner)
 
 
-def _gram_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array, du: Array) -> Array:
+def _gram_rule(inverse: Inverse, y: Array, u: Array, da: Array, du: Array) -> Array:
     """That of (A^H A)^+ = A^+ A^{+H}."""
 
     def composed(a: Array, u: Array) -> Array:
@@ -164,13 +185,13 @@ def _gram_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array, du: Array)
     return jax.jvp(composed, (inverse.a, u), (da, du))[1]
 
 
-def _null_rule(inverse: Pseudoinverse, y: Array, u: Array, da: Array, du: Array) -> Array:
+def _null_rule(inverse: Inverse, y: Array, u: Array, da: Array, du: Array) -> Array:
     """(9.9) for the adjoint: of y = (I - A^+ A) u."""
-    (da_y,), (ha_z,) = _products(da, [y], [inverse.solve_adjoint(u)])
+    (da_y,), (ha_z,) = _products(inverse, da, [y], [inverse.solve_adjoint(u)])
     return inverse.null(du - ha_z) - inverse.solve(da_y)
 
 
-_RULES: dict[str, Callable[[Pseudoinverse, Array, Array, Array, Array], Array]] = {
+RULES: dict[str, Callable[[Any, Array, Array, Array, Array], Array]] = {
     "solve": _solve_rule,
     "solve_adjoint": _solve_adjoint_rule,
     "gram": _gram_rule,
@@ -178,10 +199,12 @@ _RULES: dict[str, Callable[[Pseudoinverse, Array, Array, Array, Array], Array]] 
 }
 
 
-def _products(da: Array, right: list[Array], left: list[Array]) -> tuple[list[Array], list[Array]]:
+def _products(
+    inverse: Inverse, da: Array, right: list[Array], left: list[Array]
+) -> tuple[list[Array], list[Array]]:
     """The product dA with each of `right` and dA^H with each of `left`, of equal widths."""
     s = right[0].shape[-1]
-    da_right, ha_left = products(da, _beside(right), _beside(left))
+    da_right, ha_left = inverse.products(da, _beside(right), _beside(left))
     return _split(da_right, s), _split(ha_left, s)
 
 
@@ -213,7 +236,7 @@ def _pseudoinverse_transpose(
 
 # ------------------------------------------------------------------------------ registration
 
-_RANKS = tuple(map(len, core_shapes(1, 1, pivoting=False)))
+RANKS = tuple(map(len, core_shapes(1, 1, pivoting=False)))
 
 cod_p = make("cod", ranks=(2,), results=_cod_results, body=_cod)
 lower_to_kernel(cod_p, ranks=(2,), results=_cod_results, otherwise=_cod)
@@ -221,15 +244,15 @@ ad.primitive_jvps[cod_p] = _cod_jvp
 
 pseudoinverse_p = make(
     "pseudoinverse",
-    ranks=(2, *_RANKS, 2),
+    ranks=(2, *RANKS, 2),
     results=_pseudoinverse_results,
     body=_pseudoinverse,
-    linear_from=1 + len(_RANKS),
+    linear_from=1 + len(RANKS),
     columnwise=lambda **_: (True,),
 )
 lower_to_kernel(
     pseudoinverse_p,
-    ranks=(2, *_RANKS, 2),
+    ranks=(2, *RANKS, 2),
     results=_pseudoinverse_results,
     otherwise=_pseudoinverse,
 )

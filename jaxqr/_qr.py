@@ -11,6 +11,8 @@ from jaxqr import _arguments
 from jaxqr._algebra import diagonal
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
+from jaxqr._row_blocks import refuse_gathering, row_axes
+from jaxqr._tsqr import tsqr
 
 MODES = ("reduced", "complete", "r", "raw")
 _Formed = Literal["reduced", "complete"]
@@ -95,7 +97,25 @@ def qr(
         True
     """
     a = checked("qr", a, mode, pivoting, positive_diagonal)
+    axes = row_axes("qr", a)
+    if axes:
+        return _sharded_qr(a, mode, pivoting, axes)
     return _qr(a, mode, pivoting, positive_diagonal)
+
+
+def _sharded_qr(a: Array, mode: str, pivoting: bool, axes: tuple[str, ...]) -> Any:
+    """Of rows that are sharded over `axes` of an explicit mesh."""
+    m, n = a.shape[-2:]
+    if mode not in ("reduced", "r") or pivoting or m < n:
+        raise ValueError(
+            f"qr: where rows are sharded, here over {axes}, the mode must be 'reduced' or 'r', "
+            "without pivoting, and the matrix not wide, as nothing is gathered unasked, got mode "
+            f"{mode!r}, pivoting={pivoting!r} and shape {a.shape}. To gather it call "
+            "jax.sharding.reshard(a, PartitionSpec(*batch_axes, None, None)) first; for pivots, "
+            "the pivoted qr of tsqr's R"
+        )
+    found = tsqr(a, axis_name=axes)
+    return found.R if mode == "r" else found
 
 
 def checked(
@@ -108,6 +128,7 @@ def checked(
 ) -> Array:
     """Check the arguments of `function`, which has the given modes, and convert the matrix."""
     a = _arguments.array(function, "a", a)
+    refuse_gathering(function, "a", a)
     _arguments.choice(function, "mode", mode, modes)
     _arguments.choice(function, "pivoting", pivoting, (True, False))
     _arguments.choice(function, "positive_diagonal", positive_diagonal, (True, False))

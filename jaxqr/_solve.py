@@ -11,6 +11,7 @@ from jax import Array, lax
 from jax.interpreters import ad
 
 from jaxqr._algebra import mm, row_minus_column, where
+from jaxqr._batching import vary_alike
 from jaxqr._primitive import CoreResult, Shape, is_zero, make, zero_tangent
 
 
@@ -21,6 +22,7 @@ def solve(
 
     The other triangle of `a` is not read, nor is its diagonal if `unit`.
     """
+    a, b = vary_alike((a, b))
     params = {"left": left, "lower": lower, "unit": unit}
     return solve_p.bind(a, b, transpose=adjoint, conjugate=adjoint, **params)[0]
 

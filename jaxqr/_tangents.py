@@ -10,6 +10,7 @@ left out and they are the textbook's.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -93,18 +94,38 @@ def restrict(r: Array, counts: Array, scale: Array) -> Array:
     return where(counts.mT, leading, identity_like(leading))
 
 
+# Of a matrix product of blocks of rows, the sum over all blocks.
+Total = Callable[[Array], Array]
+
+
+def _whole(product: Array) -> Array:
+    """The sum over the blocks of a matrix that is one block."""
+    return product
+
+
 def thin_jvp(
-    q: Array, r: Array, scale: Array, da: Array, *, outputs: tuple[str, ...], pivoted: bool
+    q: Array,
+    r: Array,
+    scale: Array,
+    da: Array,
+    *,
+    outputs: tuple[str, ...],
+    pivoted: bool,
+    total: Total | None = None,
+    rows: int | None = None,
 ) -> list[Array]:
     """Tangents of those of Q and R that `outputs` names: (8.5), or (8.7) for wide matrices.
 
     With full rank these are (1.1) and (2.1). `da` has its columns permuted if `pivoted`. The
     rules are homogeneous (8.8): they run on R and dA multiplied by `scale`.
+
+    `q` and `da` may be blocks of the rows of deep matrices with `rows` rows (11.2); `total` then
+    sums over the blocks.
     """
-    m, n = da.shape[-2:]
+    m, n = rows or da.shape[-2], da.shape[-1]
     counts = independent(r, m, pivoted=pivoted)
     triangle = restrict(r, counts, scale)
-    rule = _deep_jvp if m >= n else _wide_jvp
+    rule = partial(_deep_jvp, total=total or _whole) if m >= n else _wide_jvp
     tangents = rule(q, scaled(r, scale), scaled(da, scale), counts, triangle, outputs)
 
     def finish(name: str) -> Array:
@@ -124,12 +145,14 @@ def _deep_jvp(
     counts: Array,
     triangle: Array,
     outputs: tuple[str, ...],
+    *,
+    total: Total,
 ) -> dict[str, Callable[[], Array]]:
     if "q" in outputs:
         b = solve_right(da, triangle)
-        e = mm(H(q), b)
+        e = total(mm(H(q), b))
     else:  # a solve with n rows instead of m
-        b = e = solve_right(mm(H(q), da), triangle)
+        b = e = solve_right(total(mm(H(q), da)), triangle)
     counted = where(counts, e)
     psi = counted - skw(counted)
     return {

@@ -284,16 +284,19 @@ def test_a_batch_is_sharded_over_two_axes_of_the_mesh(kind, shape, spec):
     assert_close(out, alone(f, a, da))
 
 
-@pytest.mark.parametrize("spec", [P(None, "x"), P(None, None, "x")])
 @pytest.mark.parametrize(
-    "f",
+    "f, spec",
     [
-        jaxqr.qr,
-        jaxqr.lq,
-        lambda a: jaxqr.qr(a, pivoting=True),
-        lambda c: jaxqr.householder_multiply(np.ones((2, 8, 3)), np.zeros((2, 3)), c),
+        (jaxqr.qr, P(None, None, "x")),
+        (lambda a: jaxqr.qr(a, pivoting=True), P(None, None, "x")),
+        (jaxqr.lq, P(None, "x")),
+        (jaxqr.lq, P(None, None, "x")),
+        (
+            lambda c: jaxqr.householder_multiply(np.ones((2, 8, 3)), np.zeros((2, 3)), c),
+            P(None, "x"),
+        ),
     ],
-    ids=["qr", "lq", "pivoted", "multiply"],
+    ids=["qr", "pivoted", "lq of rows", "lq", "multiply"],
 )
 def test_sharded_matrix_dimensions_on_an_explicit_mesh_say_what_to_do(f, spec):
     with mesh_of("explicit") as mesh:
