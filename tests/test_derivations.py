@@ -15,6 +15,7 @@ import pytest
 import scipy.linalg
 
 import test_derivations_least_squares  # noqa: F401  enters the rules of sections 9 and 10
+import test_derivations_row_blocks  # noqa: F401  and those of section 11
 from derivations import (
     COVERED,
     DEEP,
