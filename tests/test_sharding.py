@@ -1,21 +1,29 @@
 """Sharded batches: no communication, and the batch's sharding kept, on eight simulated devices."""
 
-import contextlib
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxqr
 from matrices import normal, separated
+from meshes import (
+    X,
+    alone,
+    assert_close,
+    assert_sharded,
+    every_mesh,
+    everything,
+    loss_of,
+    mesh_of,
+    put,
+    run,
+)
 
 BATCH = 16
-X = P("x")
 # operations on one array, so that every one of them has the same derivatives to take
 OPERATIONS = {
     "reduced": ((5, 3), jaxqr.qr),
@@ -31,27 +39,7 @@ OPERATIONS = {
     "wide lstsq": ((3, 5), lambda a: jaxqr.lstsq(a, jnp.sin(a[..., :2]))),
     "qr_multiply": ((5, 3), lambda a: jaxqr.qr_multiply(a, a.mT)),
 }
-COLLECTIVE = re.compile(
-    r"\b(all-gather|all-to-all|all-reduce|reduce-scatter|collective-permute)(?:-start)?\("
-)
-# Without kernels lstsq asks whether any matrix of the batch is deficient: one boolean, or several
-QUESTION = re.compile(r"= \(?(?:(?:/\*\S*\*/)?pred\[\](?:\{\})?(?:, )?)+\)? all-reduce\(")
-QUICK = {"xla_backend_optimization_level": 0}  # compiling takes most of the time
 every_operation = pytest.mark.parametrize("operation", OPERATIONS)
-every_mesh = pytest.mark.parametrize("kind", ["automatic", "explicit"])
-
-
-@contextlib.contextmanager
-def mesh_of(kind, shape=(8,), names=("x",)):
-    """A mesh; an explicit one is also entered."""
-    axis = AxisType.Explicit if kind == "explicit" else AxisType.Auto
-    mesh = jax.make_mesh(shape, names, axis_types=(axis,) * len(names))
-    with jax.set_mesh(mesh) if kind == "explicit" else contextlib.nullcontext():
-        yield mesh
-
-
-def put(mesh, *arrays, spec=X):
-    return [jax.device_put(x, NamedSharding(mesh, spec)) for x in arrays]
 
 
 def batch(operation):
@@ -59,54 +47,10 @@ def batch(operation):
     return separated(shape), normal(shape, seed=1)
 
 
-def floating(tree):
-    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-
-
-def loss_of(f):
-    return lambda *args: sum(jnp.sum(jnp.sin(x)).real for x in floating(f(*args)))
-
-
-def everything(f):
-    """Value, tangent, gradient and Hessian-vector product as one program."""
-
-    def program(a, da):
-        gradient, hvp = jax.jvp(jax.grad(loss_of(f)), (a,), (da,))
-        return f(a), jax.jvp(lambda a: floating(f(a)), (a,), (da,))[1], gradient, hvp
-
-    return program
-
-
 @functools.cache
 def expected(operation):
     """What `everything` gives on one device."""
     return alone(everything(OPERATIONS[operation][1]), *batch(operation))
-
-
-def alone(f, *args):
-    """Compile and run on one device."""
-    return jax.jit(f, compiler_options=QUICK)(*args)
-
-
-def run(f, *args):
-    """Compile, run, and list the collectives in the compiled program."""
-    compiled = jax.jit(f).lower(*args).compile(QUICK)
-    return compiled(*args), set(COLLECTIVE.findall(QUESTION.sub("", compiled.as_text())))
-
-
-def assert_close(got, want, tol=1e-10):
-    got, want = jax.tree.leaves(got), jax.tree.leaves(want)
-    assert len(got) == len(want)
-    for x, y in zip(got, want, strict=True):
-        assert x.shape == y.shape
-        assert x.dtype == y.dtype
-        x, y = (np.asarray(z).astype(np.result_type(z.dtype, np.float32)) for z in (x, y))
-        np.testing.assert_allclose(x, y, rtol=tol, atol=tol * max(1, np.max(np.abs(y))))
-
-
-def assert_sharded(tree, mesh, spec=X):
-    for x in jax.tree.leaves(tree):
-        assert x.sharding.is_equivalent_to(NamedSharding(mesh, spec), x.ndim), x.sharding
 
 
 @every_operation

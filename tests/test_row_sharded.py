@@ -1,0 +1,221 @@
+"""Rows sharded over a mesh: least squares on blocks, and what `qr` and `lstsq` do by themselves."""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jaxqr
+from matrices import normal
+from meshes import (
+    QUICK,
+    X,
+    alone,
+    assert_close,
+    assert_sharded,
+    every_mesh,
+    everything,
+    loss_of,
+    mesh_of,
+    put,
+    run,
+)
+
+# shape of a, number of right-hand sides, rank, options
+PROBLEMS = {
+    "800 x 5": ((800, 5), 2, 5, {}),
+    "without pivoting": ((80, 5), 2, 5, {"pivoting": False}),
+    "rank 3": ((80, 5), 2, 3, {"rcond": 1e-10}),
+    "short blocks": ((16, 5), 1, 5, {}),
+    "batch": ((3, 32, 4), 3, 4, {}),
+    "batch, rank 2": ((2, 32, 4), 1, 2, {"rcond": 1e-10}),
+}
+EXCHANGED = re.compile(
+    r"= \(?([^=]*?)\)? (?:all-gather|all-to-all|all-reduce|reduce-scatter|collective-permute)\("
+)
+
+
+def problem(name, dtype):
+    """A and b side by side, and a direction that keeps the rank of A."""
+    shape, s, rank, options = PROBLEMS[name]
+    *batch, m, n = shape
+    a = normal((*batch, m, rank), dtype) @ normal((*batch, rank, n), dtype, seed=1)
+    a = normal(shape, dtype) if rank == n else a
+    left, right = normal((m, m), dtype, seed=2) / m, normal((n, n), dtype, seed=3) / n
+    b, db = (normal((*batch, m, s), dtype, seed=seed) for seed in (4, 5))
+    return np.concatenate([a, b], -1), np.concatenate([left @ a + a @ right, db], -1), n, options
+
+
+def split(ab, n, options):
+    return jaxqr.lstsq(ab[..., :n], ab[..., n:], **options)
+
+
+def exchanged(compiled):
+    """The shapes that collectives of a program give, without the layouts."""
+    text = re.sub(r"\{[\d,]*\}", "", compiled.as_text())
+    return [shape for found in EXCHANGED.findall(text) for shape in found.split(", ")]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_least_squares_on_row_blocks_is_that_of_the_whole_matrix(name, dtype):
+    ab, d_ab, n, options = problem(name, dtype)
+    want = alone(everything(lambda ab: split(ab, n, options)), ab, d_ab)
+    with mesh_of("automatic") as mesh:
+        sharded = {**options, "axis_name": "x", "mesh": mesh}
+        f = everything(lambda ab: split(ab, n, sharded))
+        out, _ = run(f, *put(mesh, ab, d_ab, spec=P(*(None,) * (ab.ndim - 2), "x")))
+    assert_close(out, want, 1e-9)
+    assert np.all(out[0].rank == PROBLEMS[name][2])
+
+
+@every_mesh
+@pytest.mark.parametrize("s", [1, 3])
+def test_least_squares_sum_blocks_of_the_right_hand_sides_size_only(kind, s):
+    a, b = normal((64, 5)), normal((64, s), seed=1)
+    with mesh_of(kind) as mesh:
+        given = {} if kind == "explicit" else {"axis_name": "x", "mesh": mesh}
+        f = jax.grad(loss_of(functools.partial(jaxqr.lstsq, **given)), (0, 1))
+        compiled = jax.jit(f).lower(*put(mesh, a, b)).compile(QUICK)
+    shapes = exchanged(compiled)
+    assert shapes.count("f64[40,5]") == 1  # the triangles
+    assert set(shapes) == {"f64[40,5]", f"f64[5,{s}]", f"f64[{s}]"}
+
+
+def test_every_derivative_of_least_squares_inside_shard_map():
+    ab, d_ab, n, options = problem("800 x 5", "complex128")
+    f = everything(lambda ab: split(ab, n, {**options, "axis_name": "x"}))
+    with mesh_of("automatic") as mesh:
+        specs = {"in_specs": X, "out_specs": (P(), P(), X, X), "check_vma": True}
+        out, _ = run(jax.shard_map(f, mesh=mesh, **specs), *put(mesh, ab, d_ab))
+    assert_close(out, alone(everything(lambda ab: split(ab, n, options)), ab, d_ab), 1e-9)
+
+
+def test_without_the_check_gradients_inside_shard_map_are_of_all_devices_losses():
+    ab, _, n, options = problem("short blocks", "float64")
+    f = jax.grad(loss_of(lambda ab: split(ab, n, {**options, "axis_name": "x"})))
+    with mesh_of("automatic") as mesh:
+        inside = jax.shard_map(f, mesh=mesh, in_specs=X, out_specs=X, check_vma=False)
+        out, _ = run(inside, *put(mesh, ab))
+    assert_close(out, 8 * alone(jax.grad(loss_of(lambda ab: split(ab, n, options))), ab))
+
+
+# ------------------------------------------------------------- arrays that are sharded already
+
+
+def rows_of(f):
+    """Of the factors of f, with the sign that TSQR gives them."""
+    return lambda a: jaxqr.qr(a, f, positive_diagonal=True)
+
+
+@pytest.mark.parametrize("mode", ["reduced", "r"])
+@pytest.mark.parametrize(
+    "shape, devices, names, spec",
+    [
+        ((40, 5), (8,), ("x",), X),
+        ((4, 32, 3), (2, 4), ("b", "x"), P("b", "x")),
+        ((32, 3), (2, 4), ("b", "x"), P(("b", "x"))),
+    ],
+)
+def test_qr_of_rows_on_an_explicit_mesh_takes_tsqr(mode, shape, devices, names, spec):
+    a, da = normal(shape), normal(shape, seed=1)
+    want = alone(everything(rows_of(mode)), a, da)
+    with mesh_of("explicit", devices, names) as mesh:
+        args = put(mesh, a, da, spec=spec)
+        compiled = jax.jit(everything(lambda a: jaxqr.qr(a, mode))).lower(*args).compile(QUICK)
+        out = compiled(*args)
+        eager = jaxqr.qr(args[0], mode)
+    assert_close(out, want, 1e-9)
+    assert_close(eager, want[0], 1e-9)
+    n = shape[-1]
+    sizes = [np.prod(list(map(int, re.findall(r"\d+", x[3:])))) for x in exchanged(compiled)]
+    assert max(sizes) <= 8 * n * n * int(np.prod(shape[:-2]))
+    assert_sharded(jax.tree.leaves(out[2]), mesh, spec)
+
+
+def test_a_batch_sharded_beside_the_rows_is_not_moved():
+    a = normal((4, 32, 3))
+    with mesh_of("explicit", (2, 4), ("b", "x")) as mesh:
+        args = put(mesh, a, spec=P("b", "x"))
+        compiled = jax.jit(jaxqr.qr).lower(*args).compile(QUICK)
+        q, r = compiled(*args)
+    assert exchanged(compiled) == ["f64[2,12,3]"]  # two of four matrices, the stacks along x
+    assert_sharded(q, mesh, P("b", "x"))
+    assert_sharded(r, mesh, P("b"))
+
+
+@pytest.mark.parametrize("spec", [P("b", "x"), P("b"), P(), P(None, "x")])
+def test_lstsq_of_rows_on_an_explicit_mesh_takes_blocks_of_b(spec):
+    a, b = normal((4, 32, 3)), normal((4, 32, 2), seed=1)
+    want, want_vector = jaxqr.lstsq(a, b), jaxqr.lstsq(a, b[0, :, 0])
+    with mesh_of("explicit", (2, 4), ("b", "x")) as mesh:
+        (rows,) = put(mesh, a, spec=P("b", "x"))
+        (right,) = put(mesh, b, spec=spec)
+        compiled = jax.jit(jaxqr.lstsq).lower(rows, right).compile(QUICK)
+        out = compiled(rows, right)
+        vector = jaxqr.lstsq(rows, *put(mesh, b[0, :, 0], spec=P(*spec[1:])))
+    assert_close(out, want)
+    assert_close(vector, want_vector)
+    assert set(exchanged(compiled)) == {"f64[2,12,3]", "f64[2,3,2]", "f64[2,2]"}
+    assert_sharded(out, mesh, P("b"))
+
+
+def test_an_explicit_array_needs_no_mesh_in_use():
+    a = normal((40, 3))
+    with mesh_of("explicit") as mesh:
+        (rows,) = put(mesh, a)
+    assert_close(jaxqr.qr(rows), rows_of("reduced")(a))
+    assert_close(jax.jit(jaxqr.qr)(rows), rows_of("reduced")(a))
+
+
+@pytest.mark.parametrize(
+    "f, match",
+    [
+        (lambda a: jaxqr.qr(a, pivoting=True), "qr: where rows .* pivoting=True"),
+        (lambda a: jaxqr.qr(a, "complete"), "qr: where rows .* mode 'complete'"),
+        (lambda a: jaxqr.qr(a, "raw"), "qr: where rows .* mode 'raw'"),
+        (lambda a: jaxqr.qr(jnp.concatenate([a] * 9, -1)), r"qr: where rows .*\(16, 36\)"),
+        (lambda a: jaxqr.lstsq(jnp.concatenate([a] * 9, -1), a), "lstsq: the 8 row blocks"),
+        (lambda a: jaxqr.tsqr(a, axis_name="y"), r"tsqr: axis_name must be .*\('x',\), got 'y'"),
+        (lambda a: jaxqr.lq(a), "must not be sharded"),
+        (lambda a: jaxqr.qr_multiply(a, a.mT), "must not be sharded"),
+    ],
+)
+def test_what_would_gather_rows_of_an_explicit_mesh_says_so(f, match):
+    with mesh_of("explicit") as mesh:
+        (a,) = put(mesh, normal((16, 4)))
+        with pytest.raises(ValueError, match=match):
+            f(a)
+
+
+def test_b_must_be_sharded_as_a_is():
+    with mesh_of("explicit", (2, 4), ("x", "y")) as mesh:
+        (a,) = put(mesh, normal((16, 3)))
+        (b,) = put(mesh, normal((16, 4)), spec=P("y"))
+        with pytest.raises(ValueError, match=r"lstsq: b must be sharded as a is, .*got P\('y'"):
+            jaxqr.lstsq(a, b)
+
+
+@pytest.mark.parametrize("spec", [X, P(None, "x")])
+@pytest.mark.parametrize(
+    "f",
+    [
+        jaxqr.qr,
+        jaxqr.lq,
+        lambda a: jaxqr.lstsq(a, np.ones(8)),
+        lambda a: jaxqr.lstsq(np.ones((8, 3)), a),
+        lambda a: jaxqr.qr_multiply(a, np.ones((2, 8))),
+        lambda a: jaxqr.qr_multiply(np.ones((8, 3)), a),
+    ],
+)
+def test_an_array_that_an_automatic_mesh_shards_is_not_gathered_unasked(f, spec):
+    with mesh_of("automatic") as mesh:
+        (a,) = put(mesh, normal((8, 8)), spec=spec)
+        with pytest.raises(ValueError, match=r"must not be sharded along .*jaxqr.tsqr"):
+            f(a)
+        f(jax.device_put(a, NamedSharding(mesh, P())))  # the advice
