@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 from jax import Array, lax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh
 
 from jaxqr import _arguments
 from jaxqr._batching import is_sharded, partition
@@ -117,17 +117,17 @@ def over_blocks(
         out_specs=results(rows, rest),
         axis_names=manual,
     )
-    return blocks(*(_as(function, x, rows) for x in arrays))
+    if AxisType.Explicit in mesh.axis_types:
+        arrays = [_as(function, x, NamedSharding(mesh, rows)) for x in arrays]
+    return blocks(*arrays)
 
 
-def _as(function: str, x: Array, rows: PartitionSpec) -> Array:
-    """On an explicit mesh the array `x` of rows partitioned by `rows`, if that moves no data."""
-    own, wanted = partition(jax.typeof(x)), (*rows,)
-    if not is_sharded(x) and not jax.typeof(x).sharding.mesh.are_all_axes_explicit:
-        return x
+def _as(function: str, x: Array, rows: NamedSharding) -> Array:
+    """The array `x` of rows, partitioned as `rows` over an explicit mesh, if that moves no data."""
+    own, wanted = partition(jax.typeof(x)), (*rows.spec,)
     if any(name is not None and name != other for name, other in zip(own, wanted, strict=True)):
         raise ValueError(
-            f"{function}: b must be sharded as a is, by {rows}, or not at all, got "
+            f"{function}: b must be sharded as a is, by {rows.spec}, or not at all, got "
             f"{PartitionSpec(*own)}"
         )
     return x if own == wanted else jax.sharding.reshard(x, rows)

@@ -1,12 +1,13 @@
 """The pseudo-inverse of a tall matrix whose rows are spread over devices, as an operator.
 
-A = Q R by TSQR, so A^+ = R^+ Q^H: a device multiplies by its own rows of Q, and R^+, of which all
-have the decomposition, does the rest. What devices sum are blocks n x s, for s right-hand sides.
+A = Q R by TSQR, so A^+ = R^+ Q^H (11.4): a device multiplies by its own rows of Q, and R^+, of
+which all have the decomposition, does the rest. What devices sum are blocks n x s, for s right-hand
+sides.
 
-The derivatives are those of `_pseudoinverse`, made of the same operations. To be transposed by JAX
-a sum over devices must not hide in a primitive. So the primitive has the device's share of A^+ v,
-R^+ Q_i^H v_i, of which nothing but the sum is used; and of that share's derivative nothing but the
-sum matters either: it is the p-th part of the sum's.
+The derivatives are those of `_pseudoinverse`, made of the same operations (11.5). For JAX to
+transpose it a sum over devices must not hide in a primitive. So the primitive has the device's
+share of A^+ v, of which nothing but the sum is used; and of that share's derivative nothing but the
+sum matters either: it is the p-th part of the sum's (11.6).
 """
 
 from collections.abc import Sequence
@@ -143,6 +144,7 @@ def _jvp(
         return [out], [inverse.apply(operation, dv)]
     dv = ad.instantiate_zeros(dv)
     if operation == "share":
+        # (11.6)
         total = RULES["solve"](inverse, inverse._sum(out), v, da, dv)
         return [out], [varying(total, axes) / lax.axis_size(axes)]
     return [out], [RULES[_RULE.get(operation, operation)](inverse, out, v, da, dv)]
