@@ -22,6 +22,11 @@ def partition(aval: ShapedArray) -> tuple[Any, ...]:
     return spec + (None,) * (aval.ndim - len(spec))
 
 
+def axis_names(entry: Any) -> tuple[str, ...]:
+    """The mesh axes in an entry of a partition."""
+    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)
+
+
 def is_sharded(x: Array) -> bool:
     """Whether `x` is sharded over an explicit mesh."""
     return any(axis is not None for axis in partition(jax.typeof(x)))

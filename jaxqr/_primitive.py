@@ -20,7 +20,7 @@ from jax.interpreters import ad, batching, mlir, xla
 from jax.interpreters import partial_eval as pe
 from jax.sharding import AbstractMesh, PartitionSpec, use_abstract_mesh
 
-from jaxqr._batching import Body, Shape, batch_rule, partition
+from jaxqr._batching import Body, Shape, axis_names, batch_rule, partition
 from jaxqr._lowering import native
 
 # A matrix-level result: its shape, and its dtype where that is not the operands', or REAL
@@ -73,21 +73,50 @@ def lower(
     """Let `body` compute `p`, on one platform or on all that have nothing of their own.
 
     A program that is exported runs elsewhere, also without this package: where `body` needs it,
-    `exported` takes its place there.
+    `exported` takes its place there. On an explicit mesh, whose shardings are known, the body runs
+    shard by shard: XLA's partitioner is not asked, which knows nothing of some custom calls.
     """
-    inner = mlir.lower_fun(body, multiple_results=True)
-    portable = mlir.lower_fun(exported or body, multiple_results=True)
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        avals = cast(Sequence[ShapedArray], ctx.avals_in)
+        for_export = ctx.module_context.lowering_parameters.for_export
+        f = exported if for_export and exported is not None else body
+        if any(axis is not None for axis in partition(avals[0])):
+            return mlir.lower_fun(_by_shards(f, ctx), multiple_results=True)(
+                ctx, *operands, **params
+            )
         # Traced on plain types: the body's loops would otherwise reject the explicit shardings
         # and varying axes that their carries gain.
-        avals = cast(Sequence[ShapedArray], ctx.avals_in)
         plain = ctx.replace(avals_in=[ShapedArray(a.shape, a.dtype) for a in avals])
-        for_export = ctx.module_context.lowering_parameters.for_export
         with use_abstract_mesh(AbstractMesh((), ())):
-            return (portable if for_export else inner)(plain, *operands, **params)
+            return mlir.lower_fun(f, multiple_results=True)(plain, *operands, **params)
 
     mlir.register_lowering(p, rule, platform=platform)
+
+
+def _by_shards(body: Body, ctx: mlir.LoweringRuleContext) -> Body:
+    """`body` on the shards of operands whose batch is sharded over an explicit mesh."""
+    avals_in, avals_out = (cast(Sequence[ShapedArray], a) for a in (ctx.avals_in, ctx.avals_out))
+    in_specs, out_specs = (
+        tuple(PartitionSpec(*partition(a)) for a in avals) for avals in (avals_in, avals_out)
+    )
+    axes = {name for entry in in_specs[0] for name in axis_names(entry)}
+
+    def shards(*operands: Array, **params: Any) -> tuple[Array, ...]:
+        def plain(*blocks: Array) -> tuple[Array, ...]:
+            with use_abstract_mesh(AbstractMesh((), ())):
+                return tuple(body(*blocks, **params))
+
+        return jax.shard_map(
+            plain,
+            mesh=avals_in[0].sharding.mesh,
+            in_specs=in_specs,
+            out_specs=out_specs,
+            axis_names=axes,
+            check_vma=False,  # as the types of the body's loops are plain
+        )(*operands)
+
+    return shards
 
 
 def lower_to_kernel(

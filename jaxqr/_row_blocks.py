@@ -6,10 +6,17 @@ from typing import Any
 
 import jax
 from jax import Array, lax
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec, get_abstract_mesh
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    get_abstract_mesh,
+)
 
 from jaxqr import _arguments
-from jaxqr._batching import is_sharded, partition
+from jaxqr._batching import axis_names, is_sharded, partition
 
 AxisName = str | tuple[str, ...]
 
@@ -43,7 +50,7 @@ def bound_axes(function: str, axes: tuple[str, ...]) -> bool:
 
 def row_axes(function: str, a: Array, axis_name: AxisName | None = None) -> tuple[str, ...]:
     """The axes along which the rows of the matrices `a` are sharded: those given, or known."""
-    known = _names(partition(jax.typeof(a))[-2])
+    known = axis_names(partition(jax.typeof(a))[-2])
     if axis_name is None:
         return known
     given = _arguments.axes(function, axis_name)
@@ -109,7 +116,7 @@ def over_blocks(
         )
     batch = partition(jax.typeof(a))[:-2]  # None on an automatic mesh, which keeps it by itself
     rows, rest = PartitionSpec(*batch, axes, None), PartitionSpec(*batch)
-    manual = {name for entry in (*batch, axes) if entry is not None for name in _names(entry)}
+    manual = {name for entry in (*batch, axes) for name in axis_names(entry)}
     blocks = jax.shard_map(
         f,
         mesh=mesh,
@@ -131,8 +138,3 @@ def _as(function: str, x: Array, rows: NamedSharding) -> Array:
             f"{PartitionSpec(*own)}"
         )
     return x if own == wanted else jax.sharding.reshard(x, rows)
-
-
-def _names(entry: Any) -> tuple[str, ...]:
-    """The axes of an entry of a partition."""
-    return entry if isinstance(entry, tuple) else () if entry is None else (entry,)

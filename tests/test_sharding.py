@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import jaxqr
+from foreign_platform import lowered_for, targets
 from matrices import normal, separated
 from meshes import (
     X,
@@ -59,6 +60,20 @@ def test_a_sharded_batch_stays_where_it_is(kind, operation):
     with mesh_of(kind) as mesh:
         f = everything(OPERATIONS[operation][1])
         out, collectives = run(f, *put(mesh, *batch(operation)))
+    assert not collectives
+    assert_sharded(out, mesh)
+    assert_close(out, expected(operation))
+
+
+@pytest.mark.parametrize("operation", ["reduced", "pivoted", "lstsq"])
+def test_the_tpus_program_of_a_batch_on_an_explicit_mesh_gathers_nothing(operation):
+    # XLA's partitioner knows nothing of the TPU's Qr
+    f = everything(OPERATIONS[operation][1])
+    with mesh_of("explicit") as mesh:
+        args = put(mesh, *batch(operation))
+        exported = lowered_for(["tpu"], lambda args: f(*args), args)
+        out, collectives = run(exported.call, args)
+    assert targets(exported) & {"Qr", "ProductOfElementaryHouseholderReflectors"}
     assert not collectives
     assert_sharded(out, mesh)
     assert_close(out, expected(operation))
