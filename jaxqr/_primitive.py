@@ -102,19 +102,20 @@ def _by_shards(body: Body, ctx: mlir.LoweringRuleContext) -> Body:
     )
     axes = {name for entry in in_specs[0] for name in axis_names(entry)}
 
-    def shards(*operands: Array, **params: Any) -> tuple[Array, ...]:
+    def shards(*operands: Array, **params: Any) -> list[Array]:
         def plain(*blocks: Array) -> tuple[Array, ...]:
             with use_abstract_mesh(AbstractMesh((), ())):
                 return tuple(body(*blocks, **params))
 
-        return jax.shard_map(
+        blocks = jax.shard_map(
             plain,
             mesh=avals_in[0].sharding.mesh,
             in_specs=in_specs,
             out_specs=out_specs,
             axis_names=axes,
             check_vma=False,  # as the types of the body's loops are plain
-        )(*operands)
+        )
+        return list(blocks(*operands))
 
     return shards
 

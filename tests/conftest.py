@@ -1,4 +1,7 @@
-"""The world of the tests: eight simulated devices, double precision, strict promotion."""
+"""The world of the tests: eight simulated devices, double precision, strict promotion.
+
+JAXQR_TEST_PLATFORM=gpu (or tpu) leaves the default device to JAX, for ``tests/gpu``.
+"""
 
 import os
 
@@ -9,10 +12,21 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
 import jax
 import pytest
 
-jax.config.update("jax_platforms", "cpu")
+PLATFORM = os.environ.get("JAXQR_TEST_PLATFORM", "cpu")
+
+# None: all that there is, with the CPU next to it
+jax.config.update("jax_platforms", "cpu" if PLATFORM == "cpu" else None)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure():
+    if PLATFORM != "cpu" and jax.default_backend() != PLATFORM:
+        raise pytest.UsageError(
+            f"JAXQR_TEST_PLATFORM={PLATFORM}, but JAX finds no such device: its default backend "
+            f"is {jax.default_backend()!r}"
+        )
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,10 @@ ROUTINES = {
     "raw": ("geqrf", "geqrf orgqr"),
     "pivoted": ("geqp3 orgqr", "geqp3 orgqr"),
     "rotate": ("geqrf ormqr", "geqrf orgqr ormqr"),
+    "multiply": ("geqrf ormqr", "geqrf ormqr"),
+    "multiply pivoted": ("geqp3 ormqr", "geqp3 ormqr"),
+    "lstsq": ("geqp3 geqrf ormqr", "geqp3 geqrf ormqr"),
+    "lstsq unpivoted": ("geqrf ormqr", "geqrf ormqr"),
 }
 
 
@@ -89,7 +94,7 @@ def test_export_guarantees_all_but_lapacks_pivoting(case, platform):
 
 
 # for each library all in complex arithmetic; in real, every routine once
-EVERY_ROUTINE = ("deep", "pivoted", "rotate")
+EVERY_ROUTINE = ("deep", "pivoted", "rotate", "lstsq")
 ON_GPUS = {
     ("cuda", "complex128"): tuple(CASES),
     ("cuda", "float64"): EVERY_ROUTINE,
@@ -112,6 +117,7 @@ def assert_same(report):
     assert report["gradient"] < 1e5
     assert report.get("residual", 0) < LIMIT
     assert report.get("orthogonality", 0) < LIMIT
+    assert report.get("gradient of the module", 0) < 1e5
 
 
 @pytest.mark.parametrize("key, case", [(k, c) for k, cases in ON_GPUS.items() for c in cases])
@@ -134,7 +140,9 @@ def test_tpu_programs_equal_the_cpus(case):
     assert_same(compare("tpu", case, "complex128"))
 
 
-@pytest.mark.parametrize("case", ["deep", "wide", "complete", "pivoted", "rotate"])
+@pytest.mark.parametrize(
+    "case", ["deep", "wide", "complete", "pivoted", "rotate", "multiply", "lstsq low rank"]
+)
 def test_portable_programs_equal_the_cpus(case):
     assert_same(compare(OTHER, case, "complex128"))
 
@@ -211,6 +219,15 @@ def test_a_symbolic_batch_lowers_for_gpus(platform):
     assert called - {"shape_assertion"} == {
         f"{LIBRARIES[platform]}_{r}_ffi" for r in ("geqrf", "orgqr")
     }
+
+
+# ------------------------------------------------------------------------- on the platform
+
+
+def test_tests_for_a_platform_that_is_not_there_do_not_start(monkeypatch):
+    monkeypatch.setattr(conftest, "PLATFORM", OTHER)
+    with pytest.raises(pytest.UsageError, match=f"JAXQR_TEST_PLATFORM={OTHER}, but .* is 'cpu'"):
+        conftest.pytest_configure()
 
 
 # ------------------------------------------------- Householder's method in plain HLO
