@@ -22,6 +22,7 @@ import numpy as np
 from jax import Array
 
 import jaxqr
+from jaxqr._algebra import mm
 from jaxqr._householder import ROUTINES
 from jaxqr._lowering import native
 
@@ -96,13 +97,13 @@ def longley() -> Array:
 def ratios(name: str, a: Array, result: Any) -> tuple[float, float]:
     """LAPACK's test ratios: norm(A - QR) / (m norm(A) eps), norm(I - Q^H Q) / (m eps)."""
     if name == "lq":
-        product, q = result.L @ result.Q, result.Q.mT
+        product, q = mm(result.L, result.Q), result.Q.mT
     else:
-        product, q = result.Q @ result.R, result.Q
+        product, q = mm(result.Q, result.R), result.Q
     factored = a[:, result.P] if name == "pivoted qr" else a
     unit = max(a.shape) * jnp.finfo(a.dtype).eps
     residual = jnp.linalg.norm(factored - product, 1) / (jnp.linalg.norm(a, 1) * unit)
-    orthogonality = jnp.linalg.norm(jnp.eye(q.shape[1]) - q.mT @ q, 1) / unit
+    orthogonality = jnp.linalg.norm(jnp.eye(q.shape[1]) - mm(q.mT, q), 1) / unit
     return float(residual), float(orthogonality)
 
 

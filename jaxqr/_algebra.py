@@ -77,21 +77,25 @@ def diagonal(x: Array) -> Array:
     return jnp.diagonal(x, axis1=-2, axis2=-1)
 
 
-def exponent_scale(a: Array) -> Array:
+def exponent_scale(a: Array, axes: tuple[int, ...] = (-2, -1)) -> Array:
     """A power of two for each matrix that brings its entries far from overflow and underflow.
 
     It is 1 unless the largest entry is near the ends of the exponent range, where reflectors
     lose digits (XLA flushes denormal numbers to zero: so does the reciprocal of a large one).
     It is NaN where an entry is NaN or infinite: multiplied by it, all of the matrix is NaN.
 
+    Args:
+        a: array (..., m, n).
+        axes: (-2,) for a power of two for each column.
+
     Returns:
-        The scales, real, of shape (..., 1, 1).
+        The scales, real, of shape (..., 1, 1), or (..., 1, n) for columns.
     """
     a = lax.stop_gradient(a)
     info = jnp.finfo(a.dtype)
     safe, factor = 2.0 ** (info.maxexp // 2 - 12), 2.0 ** (info.maxexp * 5 // 8)
     parts = [a.real, a.imag] if jnp.iscomplexobj(a) else [a]
-    size = [jnp.max(jnp.abs(x), axis=(-2, -1), keepdims=True) for x in parts]
+    size = [jnp.max(jnp.abs(x), axis=axes, keepdims=True) for x in parts]
     largest = size[0] if len(size) == 1 else jnp.maximum(*size)
     constant = partial(lax.full_like, largest)
     scale = lax.select(largest < 1 / safe, constant(factor), constant(1))

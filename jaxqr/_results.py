@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from jax import Array
+from jax import Array, export
 
 
 class QRResult(NamedTuple):
@@ -99,3 +99,11 @@ class PivotedQRMultiplyResult(NamedTuple):
     CQ: Array  # c @ Q or Q @ c
     R: Array  # (..., k, n)
     P: Array  # (..., n) int32: a permutation of the columns
+
+
+# So that a program that returns them can be serialized. Where it is loaded again, jaxqr must have
+# been imported; a program that returns tuple(result) needs no more than JAX.
+for _result in [
+    x for x in list(globals().values()) if isinstance(x, type) and "_fields" in vars(x)
+]:
+    export.register_namedtuple_serialization(_result, serialized_name=f"jaxqr.{_result.__name__}")

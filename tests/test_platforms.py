@@ -152,6 +152,16 @@ def test_tpu_and_portable_programs_hold_in_single_precision(platform):
     assert_same(compare(platform, "deep", "float32"))
 
 
+@pytest.mark.parametrize("m, n", [(6, 3), (3, 6)])
+def test_the_tpus_complex_factors_hold_where_squares_of_a_column_underflow(m, n):
+    a = normal((m, n), "complex64") * np.float32([1, 1e-20, 1e15, 1, 1e-35, 1][:n])
+    exported = lowered_for(["tpu"], lambda a: list(jaxqr.qr(a)), a)
+    q, r = run(exported.call, a)
+    assert orthogonality_ratio(q) < LIMIT
+    size = np.max(np.abs(a), axis=0)
+    assert residual_ratio(a / size, np.asarray(q) @ (np.asarray(r) / size)) < LIMIT
+
+
 def test_one_module_serves_several_platforms():
     shape, f = CASES["deep"]
     a = separated(shape)
@@ -200,6 +210,13 @@ def test_a_serialized_module_and_its_gradient_run_without_jaxqr(tmp_path):
     child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     assert child.stdout == "3 modules\n"
+
+
+def test_a_module_that_returns_our_tuples_returns_them_after_serialization():
+    a = separated((5, 3))
+    for f in (jaxqr.qr, jaxqr.lq, lambda a: jaxqr.lstsq(a, a)):
+        module = lowered_for(["tpu"], f, a).serialize(vjp_order=1)
+        assert type(run(export.deserialize(module).call, a)) is type(f(a))
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
