@@ -181,12 +181,9 @@ def compare(platform, case, dtype):
 
     The report tells how far they are from what the CPU's own program gives.
     """
-    a, both = separated(CASES[case][0], dtype), value_and_gradient(case)
-    # named tuples have no bytes unless somebody registers them, lists do
-    exported = lowered_for([platform], lambda a: jax.tree.leaves(both(a)), a)
-    own_out, own_grad = own = on_cpu(case, dtype)
-    found = run(returned(exported).call, a)
-    out, grad = jax.tree.unflatten(jax.tree.structure(own), found)
+    a = separated(CASES[case][0], dtype)
+    out, grad = run(returned(lowered_for([platform], value_and_gradient(case), a)).call, a)
+    own_out, own_grad = on_cpu(case, dtype)
     report = {"value": difference(out, own_out), "gradient": difference(grad, own_grad)}
     if hasattr(out, "Q"):
         factors = (out.L, out.Q) if case == "lq" else (out.Q, out.R)
