@@ -1,7 +1,8 @@
 """What public functions do to their arguments before a primitive sees them."""
 
 from collections.abc import Sequence
-from typing import Any
+from numbers import Real
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +14,9 @@ from jaxqr._batching import vary_alike
 from jaxqr._primitive import DTYPES
 
 HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
+Pivoting = bool | Literal["randomized"]
 # what users pass as `pivoting`, and the primitive's name for it
-PIVOTING: dict[bool | str, str] = {False: "none", True: "exact"}
+PIVOTING: dict[bool | str, str] = {False: "none", True: "exact", "randomized": "randomized"}
 
 
 def array(function: str, name: str, x: ArrayLike, ndim: int = 2) -> Array:
@@ -65,6 +67,27 @@ def choice(function: str, name: str, value: Any, allowed: Sequence[Any]) -> None
     if not isinstance(value, (str, bool)) or value not in allowed:
         listed = ", ".join(map(repr, allowed))
         raise ValueError(f"{function}: {name} must be one of {listed}, got {value!r}")
+
+
+def rcond(function: str, value: Any) -> float | None:
+    """Check the bound below which diagonal entries of R do not count, relative to the largest."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{function}: rcond must be None or a number that is not traced, got "
+            f"{type(value).__name__}"
+        )
+    if not 0 <= float(value) < float("inf"):
+        raise ValueError(
+            f"{function}: rcond must be None or a finite number not below 0, got {value!r}"
+        )
+    return float(value)
+
+
+def rounding(rows: int, columns: int, dtype: np.dtype) -> float:
+    """The default of `rcond`: what rounding may leave of a dependent column."""
+    return max(rows, columns) * float(jnp.finfo(dtype).eps)
 
 
 def axes(function: str, axis_name: Any) -> tuple[str, ...]:

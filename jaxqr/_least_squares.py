@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.interpreters import ad
 from jax.sharding import AbstractMesh, Mesh
@@ -99,7 +98,9 @@ def lstsq(
     a = _arguments.array(name, "a", a)
     b = _arguments.array(name, "b", b, ndim=1)
     _arguments.choice(name, "pivoting", pivoting, (True, False))
-    _check_rcond(name, rcond, pivoting)
+    rcond = _arguments.rcond(name, rcond)
+    if rcond is not None and not pivoting:
+        raise ValueError(f"{name}: rcond must be None without pivoting, got {rcond}")
     m = a.shape[-2]
     if b.shape[-2 if b.ndim > 1 else -1] != m:
         raise ValueError(
@@ -107,32 +108,22 @@ def lstsq(
             f"for a {a.shape}"
         )
     _arguments.batches(name, a, b, "b")
-    rcond = None if rcond is None else float(rcond)
     axes = row_axes(name, a, axis_name)
-    if axes:
-        return _sharded_lstsq(a, b, rcond, pivoting, axes, mesh)
-    refuse_gathering(name, "a", a)
-    refuse_gathering(name, "b", b, min(b.ndim, 2))
-    return _lstsq(a, b, rcond, pivoting)
+    if not axes:
+        refuse_gathering(name, "a", a)
+        refuse_gathering(name, "b", b, min(b.ndim, 2))
+    return _lstsq(a, b, rcond, pivoting, axes, mesh)
 
 
-def _check_rcond(function: str, rcond: Any, pivoting: bool) -> None:
-    if rcond is None:
-        return
-    if not isinstance(rcond, (int, float, np.integer, np.floating)) or isinstance(rcond, bool):
-        raise TypeError(
-            f"{function}: rcond must be None or a number that is not traced, got "
-            f"{type(rcond).__name__}"
-        )
-    if not (pivoting and 0 <= rcond < float("inf")):
-        raise ValueError(
-            f"{function}: rcond must be None, or with pivoting a finite number not below 0, "
-            f"got {rcond!r} with pivoting={pivoting}"
-        )
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _lstsq(a: Array, b: Array, rcond: float | None, pivoting: bool) -> LstsqResult:
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _lstsq(
+    a: Array,
+    b: Array,
+    rcond: float | None,
+    pivoting: bool,
+    axes: tuple[str, ...],
+    mesh: Mesh | AbstractMesh | None,
+) -> LstsqResult:
     (a, b), dtype = _arguments.common(a, b)
     vector = b.ndim == 1
     b = b[:, None] if vector else b
@@ -143,44 +134,14 @@ def _lstsq(a: Array, b: Array, rcond: float | None, pivoting: bool) -> LstsqResu
         b = columns.reshape(a.shape[0], -1)
     else:
         a, b = broadcast_batch((a, b), (2, 2))
-    x, residuals, rank = _solve(a, b, rcond, pivoting)
+    if axes:
+        x, residuals, rank = _solve_blocks(a, b, rcond, pivoting, axes, mesh)
+    else:
+        x, residuals, rank = _solve(a, b, rcond, pivoting)
     if stacked:
         x = jnp.moveaxis(x.reshape(-1, *columns.shape[1:]), 0, -2)
         residuals = residuals.reshape(columns.shape[1:])
         rank = jnp.broadcast_to(rank, columns.shape[1:-1])
-    if vector:
-        x, residuals = x[..., 0], residuals[..., 0]
-    return LstsqResult(x.astype(dtype), residuals.astype(jnp.finfo(dtype).dtype), rank)
-
-
-@partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _sharded_lstsq(
-    a: Array,
-    b: Array,
-    rcond: float | None,
-    pivoting: bool,
-    axes: tuple[str, ...],
-    mesh: Mesh | AbstractMesh | None,
-) -> LstsqResult:
-    """Of rows that are sharded over `axes`."""
-    (a, b), dtype = _arguments.common(a, b)
-    vector = b.ndim == 1
-    a, b = broadcast_batch((a, b[:, None] if vector else b), (2, 2))
-
-    def solve(a: Array, b: Array) -> LstsqResult:
-        a, b = varying(a, axes), varying(b, axes)
-        m, n = a.shape[-2] * lax.axis_size(axes), a.shape[-1]
-        tolerance = max(m, n) * float(jnp.finfo(a.dtype).eps) if rcond is None else rcond
-        inverse = sharded_inverse(a, rcond=tolerance, pivoting=pivoting, axes=axes)
-        x = inverse.solve(b)
-        rest = lax.psum(_squares(b - mm(a, x)), axes)
-        return LstsqResult(x, rest, inverse.rank)
-
-    if bound_axes("lstsq", axes):
-        found = solve(a, b)
-    else:
-        found = over_blocks("lstsq", solve, axes, mesh, [a, b], lambda rows, rest: rest)
-    x, residuals, rank = found
     if vector:
         x, residuals = x[..., 0], residuals[..., 0]
     return LstsqResult(x.astype(dtype), residuals.astype(jnp.finfo(dtype).dtype), rank)
@@ -195,10 +156,34 @@ def _solve(a: Array, b: Array, rcond: float | None, pivoting: bool) -> list[Arra
         x, residuals, rank = _solve(a, jnp.zeros_like(a[..., :1]), rcond, pivoting)
         return [x[..., :0], residuals[..., :0], rank]
     if rcond is None:
-        rcond = max(m, n) * float(jnp.finfo(a.dtype).eps)
+        rcond = _arguments.rounding(m, n, a.dtype)
     if m < n:
         return _compute(a, b, rcond=rcond, pivoting=pivoting)
     return lstsq_p.bind(a, b, rcond=rcond, pivoting=pivoting)
+
+
+def _solve_blocks(
+    a: Array,
+    b: Array,
+    rcond: float | None,
+    pivoting: bool,
+    axes: tuple[str, ...],
+    mesh: Mesh | AbstractMesh | None,
+) -> LstsqResult:
+    """Of rows that are sharded over `axes`."""
+
+    def solve(a: Array, b: Array) -> LstsqResult:
+        a, b = varying(a, axes), varying(b, axes)
+        m, n = a.shape[-2] * lax.axis_size(axes), a.shape[-1]
+        tolerance = _arguments.rounding(m, n, a.dtype) if rcond is None else rcond
+        inverse = sharded_inverse(a, rcond=tolerance, pivoting=pivoting, axes=axes)
+        x = inverse.solve(b)
+        residuals = lax.psum(_squares(b - mm(a, x)), axes)
+        return LstsqResult(x, residuals, inverse.rank)
+
+    if bound_axes("lstsq", axes):
+        return solve(a, b)
+    return over_blocks("lstsq", solve, axes, mesh, [a, b], lambda rows, rest: rest)
 
 
 # -------------------------------------------------------------------------------- shape rule

@@ -6,7 +6,6 @@ conjugate: all by the factors of one factorization.
 """
 
 from functools import reduce
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -44,16 +43,7 @@ class _State(eqx.Module):
 
 
 def _checked(rcond: Any) -> float | None:
-    if rcond is None:
-        return None
-    if isinstance(rcond, bool) or not isinstance(rcond, Real):
-        raise TypeError(f"PivotedQR: rcond must be None or a number, got {type(rcond).__name__}")
-    value = float(rcond)
-    if not 0 <= value < float("inf"):
-        raise ValueError(
-            f"PivotedQR: rcond must be None or a finite number not below 0, got {rcond!r}"
-        )
-    return value
+    return _arguments.rcond("PivotedQR", rcond)
 
 
 class PivotedQR(lx.AbstractLinearSolver[_State]):
@@ -100,7 +90,7 @@ class PivotedQR(lx.AbstractLinearSolver[_State]):
         if 0 not in matrix.shape:  # LAPACK takes no empty ones
             rcond = self.rcond
             if rcond is None:
-                rcond = max(m, n) * float(jnp.finfo(deep.dtype).eps)
+                rcond = _arguments.rounding(m, n, deep.dtype)
             factors = pseudoinverse(deep, rcond=rcond, pivoting=True).factors
         way = _Way(adjoint=m < n, conjugate=False)
         return _State(deep, factors, way, internal.pack_structures(operator))

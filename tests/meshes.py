@@ -71,7 +71,7 @@ def assert_close(got, want, tol=1e-10):
         assert x.shape == y.shape
         assert x.dtype == y.dtype
         x, y = (np.asarray(z).astype(np.result_type(z.dtype, np.float32)) for z in (x, y))
-        np.testing.assert_allclose(x, y, rtol=tol, atol=tol * max(1, np.max(np.abs(y))))
+        np.testing.assert_allclose(x, y, rtol=tol, atol=tol * np.max(np.abs(y), initial=1))
 
 
 def assert_sharded(tree, mesh, spec=X):

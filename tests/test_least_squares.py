@@ -325,10 +325,10 @@ A = np.eye(4, 3)
             A,
             np.ones(4),
             {"rcond": -1.0},
-            r"rcond must be .* not below 0, got -1.0 with pivot",
+            r"rcond must be .* not below 0, got -1.0",
         ),
         (A, np.ones(4), {"rcond": np.nan}, "rcond must be .* finite number .*, got nan"),
-        (A, np.ones(4), {"rcond": 0.1, "pivoting": False}, "with pivoting .* 0.1 with pivoting=Fa"),
+        (A, np.ones(4), {"rcond": 0.1, "pivoting": False}, "None without pivoting, got 0.1"),
         (A, np.ones(4), {"pivoting": 1.5}, "pivoting must be one of True, False, got 1.5"),
     ],
 )

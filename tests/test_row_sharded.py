@@ -74,6 +74,26 @@ def test_least_squares_on_row_blocks_is_that_of_the_whole_matrix(name, dtype):
     assert np.all(out[0].rank == PROBLEMS[name][2])
 
 
+@pytest.mark.parametrize("a, b", [((16, 0), (16, 2)), ((16, 3), (16, 0)), ((2, 16, 3), (16,))])
+def test_empty_and_single_right_hand_sides(a, b):
+    a, b = normal(a), normal(b, seed=1)
+    with mesh_of("automatic") as mesh:
+        assert_close(jaxqr.lstsq(a, b, axis_name="x", mesh=mesh), jaxqr.lstsq(a, b))
+
+
+def test_right_hand_sides_of_one_matrix_share_its_factorization():
+    a, b = normal((32, 3)), normal((5, 32, 2), seed=1)
+    with mesh_of("automatic") as mesh:
+        f = functools.partial(jaxqr.lstsq, axis_name="x", mesh=mesh)
+        compiled = jax.jit(f).lower(a, b).compile(QUICK)
+        out = compiled(a, b)
+        inside = jax.vmap(functools.partial(jaxqr.lstsq, axis_name="x"), (None, 0))
+        mapped = jax.shard_map(inside, mesh=mesh, in_specs=(X, P(None, "x")), out_specs=P())(a, b)
+    assert_close(out, jaxqr.lstsq(a, b))
+    assert_close(mapped, jaxqr.lstsq(a, b))
+    assert set(exchanged(compiled)) == {"f64[24,3]", "f64[3,10]", "f64[10]"}
+
+
 @every_mesh
 @pytest.mark.parametrize("s", [1, 3])
 def test_least_squares_sum_blocks_of_the_right_hand_sides_size_only(kind, s):
