@@ -13,6 +13,7 @@ import pytest
 import scipy.linalg
 
 import jaxqr
+from meshes import mesh_of
 
 SETS = json.loads((Path(__file__).parent / "data" / "strd.json").read_text())
 RCOND = 1e-16  # nothing is cut off: Filip's eleven columns have a condition number of 1e15
@@ -66,3 +67,19 @@ def test_rank_and_sum_of_squares(name):
     # the entries of a, the products and the sums of a x are rounded
     noise = np.finfo(float).eps * np.linalg.norm(np.abs(a) @ np.abs(x) + np.abs(y))
     assert abs(np.sqrt(residuals) - np.sqrt(exact)) < 4 * noise
+
+
+@pytest.mark.parametrize("name", ["norris", "filip", "longley", "wampler1"])
+def test_rows_on_four_devices_cost_no_digits_to_speak_of(name):
+    a, y = design(name)
+    rng, got = np.random.default_rng(0), []
+    fill = -len(y) % 4
+    with mesh_of("automatic", (4,)) as mesh:
+        for _ in range(ORDERS // 2):
+            order = rng.permutation(len(y))
+            rows, right = np.pad(a[order], [(0, fill), (0, 0)]), np.pad(y[order], (0, fill))
+            blocks = jaxqr.lstsq(rows, right, rcond=RCOND, axis_name="x", mesh=mesh).x
+            whole = dict(solutions(a[order], y[order]))
+            got.append([digits(x, name) for x in (np.asarray(blocks), *whole.values())])
+    blocks, _, *others = np.mean(got, axis=0)
+    assert blocks > max(others) - 1, got
