@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["qr", "lq", "pivoted", "lstsq"]
+Kind = Literal["qr", "lq", "pivoted", "randomized", "lstsq"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Work:
     title: str
     peers: tuple[str, ...] = ("jnp", "torch", "scipy")
 
+    @property
+    def pivoted(self) -> bool:
+        """Whether columns are permuted."""
+        return self.kind in ("pivoted", "randomized")
+
 
 WORKS = {
     work.name: work
@@ -53,6 +58,7 @@ WORKS = {
         Work(
             "pivoted_grad", "pivoted", True, "Pivoted QR, value and gradient of a loss of Q and R"
         ),
+        Work("randomized", "randomized", False, "Randomized pivoting, against exact"),
         Work("lstsq", "lstsq", False, "Least squares", ("jnp", "torch")),
         Work(
             "lstsq_grad",
@@ -69,6 +75,7 @@ AIMS = {
     "qr_grad": Aim(2.5, 1.0),
     "lq": Aim(4.0, 1.1),
     "pivoted": Aim(2.0, 1.0),
+    "randomized": Aim(2.5, 1.0),
     "lstsq": Aim(2.0, 1.0),
     "lstsq_grad": Aim(5.0, 1.0),
 }
@@ -110,6 +117,16 @@ PIVOTED_SHAPES: tuple[tuple[int, ...], ...] = (
 # The gradients of LQ and of pivoted QR are QR's but for a transpose or a permutation.
 FEW_SHAPES = tuple(shape for shape in PIVOTED_SHAPES if shape != (2048, 2048))
 
+# It is for large matrices: small ones and batches get the exact pivots.
+RANDOMIZED_SHAPES: tuple[tuple[int, ...], ...] = (
+    (512, 512),
+    (1024, 1024),
+    (2048, 2048),
+    (1000, 500),
+    (4096, 512),
+    (512, 4096),
+)
+
 # Of the matrix; there is one right-hand side.
 LSTSQ_SHAPES: tuple[tuple[int, ...], ...] = (
     (10000, 8, 4),
@@ -124,11 +141,12 @@ _SHAPES_OF = {
     "pivoted": PIVOTED_SHAPES,
     "pivoted_grad": FEW_SHAPES,
     "lq_grad": FEW_SHAPES,
+    "randomized": RANDOMIZED_SHAPES,
     "lstsq": LSTSQ_SHAPES,
     "lstsq_grad": LSTSQ_SHAPES,
 }
 
-_DTYPES_OF = {"lstsq": ("f4", "f8"), "lstsq_grad": ("f4", "f8")}
+_DTYPES_OF = {"randomized": ("f4", "f8"), "lstsq": ("f4", "f8"), "lstsq_grad": ("f4", "f8")}
 
 # One cell for each regime: tiny and small batch, square, tall, wide.
 QUICK = re.compile(
@@ -139,6 +157,7 @@ QUICK = re.compile(
     | lq_grad/64x4096/f8
     | pivoted/(1000x32x32|256x256)/f8
     | pivoted_grad/256x256/f8
+    | randomized/1024x1024/f8
     | lstsq/1000x50/f8
     | lstsq_grad/1000x50/f8
     """,

@@ -110,7 +110,7 @@ class Torch(Contender):
 
     def refusal(self, cell: Cell) -> str | None:
         """Has no pivoting."""
-        return "-" if cell.work.kind == "pivoted" else None
+        return "-" if cell.work.pivoted else None
 
     def forward(self, cell: Cell, inputs: Arrays) -> Call:
         """Leaves gradients off, since the inputs do not ask for them."""
@@ -176,7 +176,7 @@ class SciPy(Contender):
         qr = partial(scipy.linalg.qr, mode="economic", check_finite=False)
         if cell.work.kind == "lq":
             return lambda: tuple(f.T for f in reversed(qr(a.T)))
-        return partial(qr, a, pivoting=cell.work.kind == "pivoted")
+        return partial(qr, a, pivoting=cell.work.pivoted)
 
 
 class Absent(Contender):
@@ -221,6 +221,7 @@ def _jaxqr() -> Contender:
         "qr": jaxqr.qr,
         "lq": jaxqr.lq,
         "pivoted": pivoted,
+        "randomized": partial(jaxqr.qr, pivoting="randomized"),
         # What is compiled belongs to this contender: what jaxqr.lstsq is may have changed.
         "lstsq": partial(_jaxqr_lstsq, jaxqr.lstsq),
     }
@@ -233,6 +234,7 @@ def _jnp() -> Contender:
         "qr": jnp.linalg.qr,
         "lq": _jnp_lq,
         "pivoted": pivoted,
+        "randomized": pivoted,
         "lstsq": _jnp_lstsq,
     }
     return Jax("jnp", jax.__version__, functions)
