@@ -13,7 +13,8 @@ For an m x n matrix A and k = min(m, n):
 
 Every function takes arrays (..., m, n), real or complex, maps over the leading dimensions, and
 has derivatives of all orders in forward and reverse mode; it composes with ``jit``, ``vmap``,
-``grad``, ``shard_map`` and ``jax.export`` on CPU, GPU and TPU.
+``grad``, ``shard_map`` and ``jax.export`` on CPU, GPU and TPU. The rows of a tall matrix may be
+spread over many devices: `tsqr`.
 """
 
 from jaxqr._householder import householder_multiply, householder_product
