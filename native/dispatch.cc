@@ -4,6 +4,11 @@
 #include "routines.h"
 #include "scalars.h"
 
+// Tests may build with less.
+#ifndef JAXQR_LEAST_RANDOMIZED
+#define JAXQR_LEAST_RANDOMIZED 513
+#endif
+
 namespace jaxqr {
 namespace {
 
@@ -20,6 +25,10 @@ bool lanes_pay(long batch, long m, long n) {
   if (larger <= 16) return smaller <= 8 || filled >= 2;
   return filled >= (larger <= 48 ? 3 : 4);
 }
+
+// Whether columns chosen by a sketch take less time than exact pivots, which are a valid answer as
+// well. No kernel for batches takes such matrices, so the pivots do not depend on the batch.
+bool randomized_pays(long m, long n) { return std::min(m, n) >= JAXQR_LEAST_RANDOMIZED; }
 
 // Whether a derivative's passes over the rows are better done by own kernels than by BLAS.
 bool few_columns(long m, long n) { return n <= kTallColumns && m >= 8 * n; }
@@ -49,6 +58,9 @@ void factor(const QrProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
   if (m == 0 || n == 0) return factor_empty(problem);
   if (lanes_pay<S>(problem.batch, m, n)) return factor_lanes(problem, pool);
+  if (problem.pivoting == Pivoting::kRandomized && randomized_pays(m, n)) {
+    return one_by_one(problem, pool, factor_randomized<S>);
+  }
   if (problem.pivoted()) return one_by_one(problem, pool, factor_pivoted<S>);
   if (m >= n && n <= kTallColumns && !problem.q_full) return factor_tall(problem, pool);
   one_by_one(problem, pool, factor_blocked<S>);

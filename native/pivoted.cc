@@ -1,5 +1,6 @@
 // One large matrix with column pivoting.
 #include "pivoted_panel.h"
+#include "randomized_factorization.h"
 #include "routines.h"
 
 namespace jaxqr {
@@ -65,10 +66,9 @@ void fill_pivoted_nan(const QrProblem<S>& problem) {
   for (long j = 0; problem.p && j < problem.n; ++j) problem.p[j] = static_cast<int32_t>(j);
 }
 
-}  // namespace
-
-template <class S>
-void factor_pivoted(const QrProblem<S>& problem, Pool& pool) {
+// `Factorization` chooses the pivots.
+template <template <class> class FactorizationOf, class S>
+void factor_with(const QrProblem<S>& problem, Pool& pool) {
   using T = RealOf<S>;
   const long m = problem.m, n = problem.n, k = problem.k();
   const Order order = problem.order;
@@ -76,7 +76,7 @@ void factor_pivoted(const QrProblem<S>& problem, Pool& pool) {
       largest_magnitude(reinterpret_cast<const T*>(problem.a), m * n * kParts<S>));
   if (scale != scale) return fill_pivoted_nan(problem);
 
-  using Factorization = PivotedFactorization<S>;
+  using Factorization = FactorizationOf<S>;
   const long size = Factorization::matrix_size(m, problem.q_full ? std::max(m, n) : n);
   Workspace workspace(Workspace::size<Pack<S>>(size) + Workspace::size<S>(k) +
                       Workspace::size<int32_t>(n) + Factorization::workspace(m, n));
@@ -108,7 +108,21 @@ void factor_pivoted(const QrProblem<S>& problem, Pool& pool) {
   if (problem.q_full) for_blocks(pool, dense(problem.q_full, m, m, order), a, store);
 }
 
-#define INSTANTIATE(S) template void factor_pivoted<S>(const QrProblem<S>&, Pool&);
+}  // namespace
+
+template <class S>
+void factor_pivoted(const QrProblem<S>& problem, Pool& pool) {
+  factor_with<PivotedFactorization>(problem, pool);
+}
+
+template <class S>
+void factor_randomized(const QrProblem<S>& problem, Pool& pool) {
+  factor_with<RandomizedFactorization>(problem, pool);
+}
+
+#define INSTANTIATE(S)                                            \
+  template void factor_pivoted<S>(const QrProblem<S>&, Pool&);    \
+  template void factor_randomized<S>(const QrProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

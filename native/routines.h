@@ -41,6 +41,8 @@ void factor_blocked(const QrProblem<S>& problem, Pool& pool);
 template <class S>
 void factor_pivoted(const QrProblem<S>& problem, Pool& pool);
 template <class S>
+void factor_randomized(const QrProblem<S>& problem, Pool& pool);
+template <class S>
 void form_blocked(const FormProblem<S>& problem, Pool& pool);
 template <class S>
 void apply_blocked(const ApplyProblem<S>& problem, Pool& pool);

@@ -18,6 +18,8 @@ import scipy.linalg
 
 LIMIT = 30  # the threshold of LAPACK's test suite
 LETTERS = "fdFD"
+NONE, EXACT, RANDOMIZED = range(3)  # of the kernels' enumeration
+PIVOTING = (NONE, NONE, NONE, EXACT, RANDOMIZED)
 
 
 def main() -> int:
@@ -223,9 +225,11 @@ def assert_close(x, y, size, eps, what):
 
 def factorization(library, rng):
     dtype, batch, m, n = problem(rng)
-    info, transposed, pivoting = np.finfo(dtype), rng.random() < 0.5, rng.random() < 0.3
+    info, transposed, pivoting = np.finfo(dtype), rng.random() < 0.5, int(rng.choice(PIVOTING))
     a, regular = matrices(rng, dtype, batch, m, n)
-    names = ["q", "r", "h", "tau", "scale"] + ["p"] * pivoting + ["q_full"] * (n < m < 400)
+    names = (
+        ["q", "r", "h", "tau", "scale"] + ["p"] * (pivoting != NONE) + ["q_full"] * (n < m < 400)
+    )
     chosen = names if rng.random() < 0.5 else [x for x in names if rng.random() < 0.5]
     memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
     before = memory.copy()
@@ -272,7 +276,7 @@ def pivots(library, rng):
     a = (normal(rng, (batch, m, n), dtype) * 1.5 ** (rng.permutation(n) % 40)).astype(dtype)
     transposed = rng.random() < 0.5
     memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
-    out = library.factor(memory, ["r", "p"], transposed=transposed, pivoting=True)
+    out = library.factor(memory, ["r", "p"], transposed=transposed, pivoting=EXACT)
     sizes = np.abs(np.diagonal(out["r"], axis1=-2, axis2=-1))
     assert np.all(sizes[:, 1:] <= sizes[:, :-1] * (1 + 100 * np.finfo(dtype).eps)), "order"
     geqp3 = scipy.linalg.get_lapack_funcs("geqp3", (a,))
@@ -281,6 +285,57 @@ def pivots(library, rng):
     gaps = np.abs(np.diagonal(h)[:k])
     if k > 1 and np.min(gaps[:-1] - gaps[1:]) > 1e-2 * gaps[0]:
         assert np.array_equal(out["p"][0][:k], jpvt[:k] - 1), "pivots"
+
+
+def of_spectrum(rng, dtype, m, n):
+    """A matrix whose singular values fall, in one of several ways, by what the dtype resolves."""
+    k, kind = min(m, n), rng.random()
+    decades = rng.uniform(0, -np.log10(float(np.finfo(dtype).eps)) - 1)
+    if kind < 0.4:  # exponentially
+        values = 10.0 ** -(decades * np.arange(k) / k)
+    elif kind < 0.6:  # in stairs
+        width = int(rng.integers(1, 50))
+        values = 10.0 ** -(decades * (np.arange(k) // width * width) / k)
+    elif kind < 0.8:  # once
+        values = np.where(np.arange(k) < rng.integers(0, k), 1, 10.0**-decades)
+    else:  # to zero
+        values = 1.0 * (np.arange(k) < rng.integers(0, k))
+    wide = np.result_type(dtype, np.float64)
+    left, right = (np.linalg.qr(normal(rng, (size, k), wide))[0] for size in (m, n))
+    return np.ascontiguousarray(((left * values) @ adjoint(right)).astype(dtype))
+
+
+def random_pivots(library, rng):
+    """They tell about as much as geqp3's, and depend on nothing but the matrix.
+
+    Not on its order in memory, nor on its place in a batch.
+    """
+    dtype = np.dtype(LETTERS[rng.integers(4)])
+    m, n = rng.integers(161, 330, 2) if rng.random() < 0.9 else rng.integers(513, 600, 2)
+    k, info = min(m, n), np.finfo(dtype)
+    a = of_spectrum(rng, dtype, m, n)
+    names = ["q", "r", "p", "tau"]
+    pair = np.stack([normal(rng, (m, n), dtype), a])
+    flipped = np.ascontiguousarray(np.swapaxes(pair, -1, -2))
+    out = library.factor(a[None], names, transposed=False, pivoting=RANDOMIZED)
+    for other in (
+        library.factor(pair, names, transposed=False, pivoting=RANDOMIZED),
+        library.factor(flipped, names, transposed=True, pivoting=RANDOMIZED),
+    ):
+        for name in names:
+            assert np.array_equal(other[name][1], out[name][0]), f"{name} depends on its place"
+    assert_orthonormal(out["q"], info.eps)
+    wide = np.result_type(dtype, np.float64)
+    q, r = out["q"][0].astype(wide), out["r"][0].astype(wide)
+    assert_product(a[None][..., out["p"][0]], (q @ r)[None], info)
+    h, *_ = scipy.linalg.get_lapack_funcs("geqp3", (a,))(a)
+    cut = int(rng.integers(1, k))
+    noise = 100 * max(m, n) * float(info.eps) * np.abs(r[0, 0])
+    rest, want = (np.linalg.norm(x[cut:, cut:], 2) for x in (r, np.triu(h[:k])))
+    assert rest < 10 * want + noise, f"the rest is {rest}, with exact pivots {want}"
+    sizes = np.abs(np.diagonal(r))
+    largest = np.maximum.accumulate(sizes[::-1])[::-1]
+    assert np.all(largest <= 10 * sizes + noise), "the diagonal grows"
 
 
 def reflectors(library, rng):
@@ -412,7 +467,7 @@ def not_finite(library, rng):
     bad = rng.integers(batch)
     a[bad, rng.integers(m), rng.integers(n)] = rng.choice((np.nan, np.inf, -np.inf))
     names = ["q", "r", "h", "tau", "scale"]
-    pivoting = rng.random() < 0.3
+    pivoting = int(rng.choice(PIVOTING))
     out = library.factor(a, names, transposed=False, pivoting=pivoting)
     upper = np.triu(np.ones((min(m, n), n), bool))
     for name in names:
@@ -422,8 +477,16 @@ def not_finite(library, rng):
         assert np.all(np.isfinite(rest)), f"a NaN spoils {name} of other matrices"
 
 
-CASES = (factorization, pivots, reflectors, derivatives, least_squares, not_finite)
-WEIGHTS = (0.45, 0.1, 0.15, 0.15, 0.1, 0.05)
+CASES = (
+    factorization,
+    pivots,
+    random_pivots,
+    reflectors,
+    derivatives,
+    least_squares,
+    not_finite,
+)
+WEIGHTS = (0.43, 0.1, 0.02, 0.15, 0.15, 0.1, 0.05)
 
 if __name__ == "__main__":
     sys.exit(main())
