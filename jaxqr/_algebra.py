@@ -100,7 +100,10 @@ def exponent_scale(a: Array, axes: tuple[int, ...] = (-2, -1)) -> Array:
     constant = partial(lax.full_like, largest)
     scale = lax.select(largest < 1 / safe, constant(factor), constant(1))
     scale = lax.select(largest > safe, constant(1 / factor), scale)
-    return lax.select(lax.is_finite(largest), scale, constant(jnp.nan))
+    # not of the largest entry: XLA's maximum for the CPU drops NaN in large matrices
+    finite = [jnp.all(lax.is_finite(x), axis=axes, keepdims=True) for x in parts]
+    keep = finite[0] if len(finite) == 1 else finite[0] & finite[1]
+    return lax.select(keep, scale, constant(jnp.nan))
 
 
 def scaled(x: Array, scale: Array) -> Array:

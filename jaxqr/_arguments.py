@@ -16,7 +16,7 @@ from jaxqr._primitive import DTYPES
 HALF = (jnp.dtype(jnp.float16), jnp.dtype(jnp.bfloat16))
 Pivoting = bool | Literal["randomized"]
 # what users pass as `pivoting`, and the primitive's name for it
-PIVOTING: dict[bool | str, str] = {False: "none", True: "exact", "randomized": "randomized"}
+PIVOTING: dict[bool | str, str] = {True: "exact", False: "none", "randomized": "randomized"}
 
 
 def array(function: str, name: str, x: ArrayLike, ndim: int = 2) -> Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxqr._arguments import Pivoting
 from jaxqr._qr import checked, factor
 from jaxqr._results import (
     LQResult,
@@ -25,7 +26,7 @@ from jaxqr._results import (
 
 _Formed = Literal["reduced", "complete"]
 _No = Literal[False]
-_Yes = Literal[True]
+_Yes = Literal[True, "randomized"]
 
 
 # fmt: off
@@ -42,13 +43,13 @@ def lq(a: ArrayLike, mode: Literal["raw"], *, pivoting: _No = ..., positive_diag
 @overload
 def lq(a: ArrayLike, mode: Literal["raw"], *, pivoting: _Yes, positive_diagonal: _No = ...) -> PivotedRawResult: ...  # noqa: E501
 @overload
-def lq(a: ArrayLike, mode: str, *, pivoting: bool = ..., positive_diagonal: bool = ...) -> Any: ...
+def lq(a: ArrayLike, mode: str, *, pivoting: Pivoting = ..., positive_diagonal: bool = ...) -> Any: ...  # noqa: E501
 # fmt: on
 def lq(
     a: ArrayLike,
     mode: str = "reduced",
     *,
-    pivoting: bool = False,
+    pivoting: Pivoting = False,
     positive_diagonal: bool = False,
 ) -> Any:
     """Factor matrices into a lower triangular L and an orthonormal Q: ``a = L @ Q``.
@@ -61,7 +62,8 @@ def lq(
             Q (..., n, n); "l" for L (..., m, k) alone; "raw" for the packed reflectors in the
             storage of LAPACK's gelqf, h (..., m, n) and tau (..., k).
         pivoting: permute the rows so that abs(diag(L)) does not increase:
-            ``a[..., P, :] = L @ Q`` with P (..., m) int32 as one more result.
+            ``a[..., P, :] = L @ Q`` with P (..., m) int32 as one more result. "randomized" is
+            quicker for large matrices, and abs(diag(L)) only nearly non-increasing.
         positive_diagonal: make diag(L) non-negative. Not in mode "raw".
 
     Returns:
@@ -69,8 +71,8 @@ def lq(
         `PivotedL` or `PivotedRawResult`, which end with P. diag(L) is real.
 
     Raises:
-        ValueError: for fewer than two dimensions, an unknown mode, or `positive_diagonal` in
-            mode "raw".
+        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`, or
+            `positive_diagonal` in mode "raw".
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
     All results but P are differentiable as in `qr`, with rows in the place of columns.
@@ -89,7 +91,7 @@ def lq(
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
-def _lq(a: Array, mode: str, pivoting: bool, positive_diagonal: bool) -> Any:
+def _lq(a: Array, mode: str, pivoting: Pivoting, positive_diagonal: bool) -> Any:
     out = factor(a, "r" if mode == "l" else mode, pivoting, positive_diagonal, transposed=True)
     if mode == "l":
         return PivotedL(out.R, out.P) if pivoting else out

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import H, mm, real_diagonal, scaled, triu, unscaled, where
+from jaxqr._arguments import Pivoting
 from jaxqr._batching import broadcast_batch, is_sharded
 from jaxqr._householder import ormqr_p
 from jaxqr._linear import columns
@@ -44,16 +45,16 @@ _Mode = Literal["left", "right"]
 @overload
 def qr_multiply(a: ArrayLike, c: ArrayLike, mode: _Mode = ..., *, pivoting: Literal[False] = ..., conjugate: bool = ...) -> QRMultiplyResult: ...  # noqa: E501
 @overload
-def qr_multiply(a: ArrayLike, c: ArrayLike, mode: _Mode = ..., *, pivoting: Literal[True], conjugate: bool = ...) -> PivotedQRMultiplyResult: ...  # noqa: E501
+def qr_multiply(a: ArrayLike, c: ArrayLike, mode: _Mode = ..., *, pivoting: Literal[True, "randomized"], conjugate: bool = ...) -> PivotedQRMultiplyResult: ...  # noqa: E501
 @overload
-def qr_multiply(a: ArrayLike, c: ArrayLike, mode: str = ..., *, pivoting: bool = ..., conjugate: bool = ...) -> Any: ...  # noqa: E501
+def qr_multiply(a: ArrayLike, c: ArrayLike, mode: str = ..., *, pivoting: Pivoting = ..., conjugate: bool = ...) -> Any: ...  # noqa: E501
 # fmt: on
 def qr_multiply(
     a: ArrayLike,
     c: ArrayLike,
     mode: str = "right",
     *,
-    pivoting: bool = False,
+    pivoting: Pivoting = False,
     conjugate: bool = False,
 ) -> Any:
     """Factor ``a = Q @ R`` and multiply by the reduced Q, as ``scipy.linalg.qr_multiply``.
@@ -66,7 +67,7 @@ def qr_multiply(
             (..., s, m) in mode "right", (k,) or (..., k, s) in mode "left". Complex numbers are
             fine beside a real `a`.
         mode: "right" for ``c @ Q``, "left" for ``Q @ c``.
-        pivoting: permute the columns as `qr` does: ``a[..., :, P] = Q @ R``.
+        pivoting: permute the columns as `qr` does, also "randomized": ``a[..., :, P] = Q @ R``.
         conjugate: whether to multiply by conj(Q) in place of Q.
 
     Returns:
@@ -101,7 +102,7 @@ def qr_multiply(
     a = _arguments.array(name, "a", a)
     c = _arguments.array(name, "c", c, ndim=1)
     _arguments.choice(name, "mode", mode, ("left", "right"))
-    _arguments.choice(name, "pivoting", pivoting, (True, False))
+    _arguments.choice(name, "pivoting", pivoting, tuple(_arguments.PIVOTING))
     _arguments.choice(name, "conjugate", conjugate, (True, False))
     m, k = a.shape[-2], min_dim(*a.shape[-2:])
     length, form = (k, f"{k}, s") if mode == "left" else (m, f"s, {m}")
@@ -117,7 +118,7 @@ def qr_multiply(
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
-def _qr_multiply(a: Array, c: Array, mode: str, pivoting: bool, conjugate: bool) -> Any:
+def _qr_multiply(a: Array, c: Array, mode: str, pivoting: Pivoting, conjugate: bool) -> Any:
     real = not jnp.iscomplexobj(a)
     (a, c), dtype = _arguments.common(a, c)
     left, vector = mode == "left", c.ndim == 1
@@ -130,7 +131,7 @@ def _qr_multiply(a: Array, c: Array, mode: str, pivoting: bool, conjugate: bool)
     if split := real and jnp.iscomplexobj(a):  # only c is complex
         a, u = a.real, jnp.concatenate([u.real, u.imag], axis=-1)
     a, p, factors = _factored(a, pivoting)
-    params = {"adjoint": not left, "pivoted": pivoting}
+    params = {"adjoint": not left, "pivoted": bool(pivoting)}
     if restore is None:  # columns of different matrices stay apart, each where it is
         (r,) = multiply_p.bind(a, *factors, a[..., : u.shape[-2], :1], outputs=("r",), **params)
         operands = broadcast_batch((a, *factors, u), _RANKS)
@@ -166,7 +167,7 @@ def _as_columns(u: Array, batch: Shape) -> tuple[Array, Callable[[Array], Array]
     return moved.reshape(*batch, u.shape[-2], math.prod(width)), restore
 
 
-def _factored(a: Array, pivoting: bool) -> tuple[Array, Array | None, tuple[Array, ...]]:
+def _factored(a: Array, pivoting: Pivoting) -> tuple[Array, Array | None, tuple[Array, ...]]:
     """`a` with its columns permuted, the permutation, and the constants of `multiply_p`."""
     outputs = ("h", "tau", "r", "scale", *(("p",) if pivoting else ()))
     fixed = lax.stop_gradient(a)

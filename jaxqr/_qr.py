@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxqr import _arguments
 from jaxqr._algebra import diagonal
+from jaxqr._arguments import Pivoting
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
 from jaxqr._row_blocks import refuse_gathering, row_axes
@@ -17,7 +18,7 @@ from jaxqr._tsqr import tsqr
 MODES = ("reduced", "complete", "r", "raw")
 _Formed = Literal["reduced", "complete"]
 _No = Literal[False]
-_Yes = Literal[True]
+_Yes = Literal[True, "randomized"]
 
 
 # fmt: off
@@ -34,13 +35,13 @@ def qr(a: ArrayLike, mode: Literal["raw"], *, pivoting: _No = ..., positive_diag
 @overload
 def qr(a: ArrayLike, mode: Literal["raw"], *, pivoting: _Yes, positive_diagonal: _No = ...) -> PivotedRawResult: ...  # noqa: E501
 @overload
-def qr(a: ArrayLike, mode: str, *, pivoting: bool = ..., positive_diagonal: bool = ...) -> Any: ...
+def qr(a: ArrayLike, mode: str, *, pivoting: Pivoting = ..., positive_diagonal: bool = ...) -> Any: ...  # noqa: E501
 # fmt: on
 def qr(
     a: ArrayLike,
     mode: str = "reduced",
     *,
-    pivoting: bool = False,
+    pivoting: Pivoting = False,
     positive_diagonal: bool = False,
 ) -> Any:
     """Factor matrices into an orthonormal Q and an upper triangular R: ``a = Q @ R``.
@@ -53,7 +54,11 @@ def qr(
             R (..., m, n); "r" for R (..., k, n) alone; "raw" for the packed reflectors
             h (..., n, m), transposed as in NumPy, and tau (..., k).
         pivoting: permute the columns so that abs(diag(R)) does not increase:
-            ``a[..., :, P] = Q @ R`` with P (..., n) int32 as one more result.
+            ``a[..., :, P] = Q @ R`` with P (..., n) int32 as one more result. "randomized" takes
+            blocks of pivots at a time, chosen from products with fixed random matrices: quicker
+            for large matrices (small ones get exact pivots), and abs(diag(R)) is only nearly
+            non-increasing. The pivots are the same in every call, but may be others on another
+            platform.
         positive_diagonal: make diag(R) non-negative. That makes the factorization of a matrix
             with independent leading columns unique, hence the same on every platform. Not in
             mode "raw".
@@ -64,8 +69,8 @@ def qr(
         `a`. A NaN or an infinity makes all of its own matrix NaN and no other of the batch.
 
     Raises:
-        ValueError: for fewer than two dimensions, an unknown mode, or `positive_diagonal` in
-            mode "raw".
+        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`, or
+            `positive_diagonal` in mode "raw".
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
     All results but P are differentiable, any number of times, forward and reverse, where the
@@ -77,7 +82,9 @@ def qr(
     jumps, keeps its direction in "complete" and "raw" (section 4). P is constant.
 
     Source: Roberts and Roberts, arXiv 2009.10071, equation (3); complete mode after
-    Papanicolopulos, arXiv 2409.13374. All rules: ``notebooks/derivations.md``.
+    Papanicolopulos, arXiv 2409.13374; randomized pivots after Martinsson and others, arXiv
+    1512.02671, and Melnichenko and others, arXiv 2507.00976. All rules:
+    ``notebooks/derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr
@@ -103,7 +110,7 @@ def qr(
     return _qr(a, mode, pivoting, positive_diagonal)
 
 
-def _sharded_qr(a: Array, mode: str, pivoting: bool, axes: tuple[str, ...]) -> Any:
+def _sharded_qr(a: Array, mode: str, pivoting: Pivoting, axes: tuple[str, ...]) -> Any:
     """Of rows that are sharded over `axes` of an explicit mesh."""
     m, n = a.shape[-2:]
     if mode not in ("reduced", "r") or pivoting or m < n:
@@ -122,7 +129,7 @@ def checked(
     function: str,
     a: ArrayLike,
     mode: str,
-    pivoting: bool,
+    pivoting: Pivoting,
     positive_diagonal: bool,
     modes: tuple[str, ...] = MODES,
 ) -> Array:
@@ -130,7 +137,7 @@ def checked(
     a = _arguments.array(function, "a", a)
     refuse_gathering(function, "a", a)
     _arguments.choice(function, "mode", mode, modes)
-    _arguments.choice(function, "pivoting", pivoting, (True, False))
+    _arguments.choice(function, "pivoting", pivoting, tuple(_arguments.PIVOTING))
     _arguments.choice(function, "positive_diagonal", positive_diagonal, (True, False))
     if mode == "raw" and positive_diagonal:
         raise ValueError(
@@ -141,7 +148,7 @@ def checked(
 
 
 def factor(
-    a: Array, mode: str, pivoting: bool, positive_diagonal: bool, transposed: bool = False
+    a: Array, mode: str, pivoting: Pivoting, positive_diagonal: bool, transposed: bool = False
 ) -> Any:
     """Factor by the primitive and make of its outputs what the mode returns.
 

@@ -29,6 +29,7 @@ from jaxqr._algebra import (
 )
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
 from jaxqr._linear import columns, qr_jvp_p, rows
+from jaxqr._lowering import randomized
 from jaxqr._primitive import (
     REAL,
     CoreResult,
@@ -64,6 +65,7 @@ def _results(
 
 
 _MATRICES = ("q", "q_full", "r", "h")
+_FACTOR = {"none": geqrf_p.bind, "exact": geqp3_p.bind, "randomized": randomized.geqp3}
 
 
 def _flipped(values: dict[str, Array]) -> dict[str, Array]:
@@ -83,7 +85,7 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: str, transposed: b
     *batch, m, n = a.shape
     k = min_dim(m, n)
     scale = exponent_scale(a)
-    h, tau, *p = (geqrf_p if pivoting == "none" else geqp3_p).bind(scaled(a, scale))
+    h, tau, *p = _FACTOR[pivoting](scaled(a, scale))
     # reading R and applying reflectors leaves the strictly lower triangle as it is
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
     values["scale"] = scale

@@ -4,9 +4,10 @@ They are the portable lowering of forming and applying Q, and what is differenti
 derivative with respect to the reflectors.
 """
 
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 
-from jaxqr._algebra import H, identity_like, mm, slo
+from jaxqr._algebra import H, identity_like, mm, slo, where
 from jaxqr._solve import solve
 
 
@@ -29,6 +30,28 @@ def form_reflectors(h: Array, tau: Array) -> Array:
     v = reflectors(h, tau.shape[-1])
     top = v[..., : h.shape[-1], :]
     return identity_like(h) - mm(v, mm(_compact_factor(v, tau), H(top)))
+
+
+def apply_block(
+    at: Array, v: Array, tau: Array, first: Array | int, order: Array | None = None
+) -> Array:
+    """Multiply columns of A by Q^H, from column `first` on: A - V T^H V^H A.
+
+    All are held by columns, as LAPACK does: A^T (..., n, m) is given and returned, and the
+    reflectors are the rows of `v` (..., k, m), with zeros before their ones. If an `order`
+    (..., n) is given, the columns are brought into it beforehand, in one pass with the update.
+    """
+    column = lax.broadcasted_iota(jnp.int32, (1,) * (at.ndim - 2) + (at.shape[-2], 1), at.ndim - 2)
+    t = _compact_factor(v.mT, tau)
+    products = mm(mm(at, H(v)), t.conj())
+    if order is not None:
+        at, products = take_rows(at, order), take_rows(products, order)
+    return at - mm(where(column >= first, products), v)
+
+
+def take_rows(x: Array, index: Array) -> Array:
+    """Rows of matrices: columns of what is held by columns."""
+    return jnp.take_along_axis(x, index[..., None], axis=-2, mode="promise_in_bounds")
 
 
 def _compact_factor(v: Array, tau: Array) -> Array:

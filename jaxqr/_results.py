@@ -13,7 +13,7 @@ class QRResult(NamedTuple):
 
 
 class PivotedQRResult(NamedTuple):
-    """``a[..., :, P] = Q @ R`` with a non-increasing ``|diag(R)|``."""
+    """``a[..., :, P] = Q @ R``; ``|diag(R)|`` does not increase (randomized: hardly)."""
 
     Q: Array  # (..., m, k), or (..., m, m) in complete mode
     R: Array  # (..., k, n), or (..., m, n)
@@ -50,7 +50,7 @@ class LQResult(NamedTuple):
 
 
 class PivotedLQResult(NamedTuple):
-    """``a[..., P, :] = L @ Q`` with a non-increasing ``|diag(L)|``."""
+    """``a[..., P, :] = L @ Q``; ``|diag(L)|`` does not increase (randomized: hardly)."""
 
     L: Array  # (..., m, k), or (..., m, n) in complete mode
     Q: Array  # (..., k, n), or (..., n, n)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.linalg
 from jax import export
 
 import jaxqr
@@ -28,9 +27,7 @@ from foreign_platform import (
     targets,
     value_and_gradient,
 )
-from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p, ormqr_p
-from jaxqr._lowering import portable
-from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio, separated
+from matrices import LIMIT, normal, orthogonality_ratio, residual_ratio, separated
 
 # JAX has no such back end installed, and jaxqr no lowering for it
 OTHER = "oneapi"
@@ -245,102 +242,3 @@ def test_tests_for_a_platform_that_is_not_there_do_not_start(monkeypatch):
     monkeypatch.setattr(conftest, "PLATFORM", OTHER)
     with pytest.raises(pytest.UsageError, match=f"JAXQR_TEST_PLATFORM={OTHER}, but .* is 'cpu'"):
         conftest.pytest_configure()
-
-
-# ------------------------------------------------- Householder's method in plain HLO
-
-
-def batch_of_matrices(m, n, dtype):
-    """Regular, zero, with a zero column, and upper triangular."""
-    a = np.stack([separated((m, n), dtype, seed) for seed in range(4)])
-    a[1] = 0
-    a[2, :, n // 2] = 0
-    a[3] = np.triu(a[3])
-    return a
-
-
-@pytest.mark.parametrize(
-    "m, n, dtype",
-    [
-        *((m, n, dtype) for m, n in [(7, 4), (4, 7)] for dtype in DTYPES),
-        *((m, n, "complex128") for m, n in [(5, 5), (3, 1), (1, 3)]),
-    ],
-)
-def test_portable_factors_are_lapacks(m, n, dtype):
-    a = batch_of_matrices(m, n, dtype)
-    k = min(m, n)
-    c = normal((4, m, 2), dtype)
-
-    def by(geqrf, geqp3, orgqr, ormqr):
-        def program(a, c):
-            (h, tau), (hp, taup, p) = geqrf(a), geqp3(a)
-            q = orgqr(h[..., :k], tau)
-            turned = [
-                ormqr(h[..., :k], tau, c if left else c.mT, left=left, adjoint=adjoint)
-                for left in (True, False)
-                for adjoint in (True, False)
-            ]
-            return (h, hp), (tau, taup, q, turned), p
-
-        return run(program, a, c)
-
-    got = by(portable.geqrf, portable.geqp3, portable.orgqr, portable.ormqr)
-    want = by(geqrf_p.bind, geqp3_p.bind, orgqr_p.bind, ormqr_p.bind)
-    np.testing.assert_array_equal(got[2], want[2])
-    assert got[2].dtype == want[2].dtype
-    assert difference(got[:2], want[:2]) < 100
-
-
-@jax.jit
-def pivoted(a):
-    h, tau, p = portable.geqp3(a)
-    return portable.orgqr(h[:, : tau.size], tau)[0], jnp.triu(h[: tau.size]), p
-
-
-def judged(a):
-    """The pivots, and abs(diag(R)), of a factorization that passes."""
-    q, r, p = pivoted(a)
-    assert residual_ratio(a[:, p], q @ r) < LIMIT
-    assert orthogonality_ratio(q) < LIMIT
-    return p, np.abs(np.diagonal(r))
-
-
-def kahan(n, shrink=0.999):
-    """All columns stay nearly of one norm while R decays; `shrink` makes the pivots strict."""
-    c, s = 0.4, np.sqrt(1 - 0.4**2)
-    k = s ** np.arange(n)[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
-    return k * shrink ** np.arange(n)
-
-
-def nested(levels, step):
-    """Columns parallel up to `step`, the rest parallel up to step**2, ...: downdating cancels."""
-    m, n = 8, 6
-    scale = step ** np.arange(levels)
-    terms = [s * np.outer(*(normal((d,), seed=i) for d in (m, n))) for i, s in enumerate(scale)]
-    return sum(terms) + step**levels * separated((m, n), seed=9)
-
-
-STRESS = {
-    "kahan": kahan(30),
-    "graded": normal((8, 6)) * 10.0 ** -np.array([4, 0, 10, 2, 8, 6]),
-    "graded rows": normal((8, 6)) * 10.0 ** -np.arange(0, 16, 2)[:, None],
-    "parallel": nested(1, 1e-9),
-    "nested": nested(3, 1e-4),
-}
-
-
-@pytest.mark.parametrize("name", STRESS)
-def test_portable_pivots_are_lapacks_where_downdating_cancels(name):
-    a = STRESS[name]
-    p, size = judged(a)
-    assert np.all(size[1:] <= size[:-1] * (1 + 1e-12))
-    _, r, lapacks = scipy.linalg.qr(a, pivoting=True)
-    np.testing.assert_array_equal(p, lapacks)
-    np.testing.assert_allclose(size, np.abs(np.diagonal(r)), rtol=1e-4)
-
-
-def test_portable_pivoting_reveals_the_rank():
-    a = normal((8, 3)) @ normal((3, 6), seed=1)
-    _, size = judged(a)
-    assert np.all(size[3:] < 1e-14 * size[0])
-    assert np.all(size[:3] > 1e-2 * size[0])

@@ -8,5 +8,7 @@ primitives; ``_householder`` registers them.
 - ``library``: jaxlib's custom calls to LAPACK (CPU), cuSOLVER (CUDA), hipSOLVER (ROCm).
 - ``xla``: XLA's own ``Qr`` (TPU).
 - ``portable``: Householder's method in plain HLO (anything else, and pivoting off the CPU).
+- ``randomized``: randomized pivoting wherever there is no kernel for it; the exception to the
+  above, as it is made of the primitives of the other factorizations.
 - ``call``: the one way in which they emit a custom call.
 """
