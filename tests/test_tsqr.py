@@ -255,7 +255,6 @@ def test_every_device_may_hold_a_copy_of_one_block():
         (np.ones(16), {}, ValueError, r"at least 2 dimensions, got shape \(16,\)"),
         (object(), {}, TypeError, "array-like, got object"),
     ],
-    ids=str,
 )
 def test_errors_name_what_is_required_and_what_was_given(a, options, error, match):
     with mesh_of("automatic") as mesh, pytest.raises(error, match=f"tsqr: .*{match}"):
