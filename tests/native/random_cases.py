@@ -486,7 +486,7 @@ CASES = (
     least_squares,
     not_finite,
 )
-WEIGHTS = (0.43, 0.1, 0.02, 0.15, 0.15, 0.1, 0.05)
+WEIGHTS = (0.445, 0.1, 0.005, 0.15, 0.15, 0.1, 0.05)
 
 if __name__ == "__main__":
     sys.exit(main())
