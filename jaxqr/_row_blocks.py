@@ -100,8 +100,7 @@ def over_blocks(
     """
     a = arrays[0]
     if mesh is None:
-        known = jax.typeof(a).sharding.mesh if is_sharded(a) else get_abstract_mesh()
-        mesh = known
+        mesh = jax.typeof(a).sharding.mesh if is_sharded(a) else get_abstract_mesh()
     unknown = [axis for axis in axes if axis not in mesh.axis_names]
     if unknown:
         raise ValueError(
