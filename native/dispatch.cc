@@ -3,6 +3,7 @@
 
 #include "routines.h"
 #include "scalars.h"
+#include "workspace.h"
 
 // Tests may build with less.
 #ifndef JAXQR_LEAST_RANDOMIZED
@@ -51,12 +52,26 @@ void factor_empty(const QrProblem<S>& problem) {
   }
 }
 
+// The large results, which XLA may just have got from the system.
+template <class S>
+void expect_results(const QrProblem<S>& problem) {
+  const long m = problem.m, n = problem.n, k = problem.k();
+  const auto expect = [&](S* data, long entries) {
+    prefer_huge_pages(data, static_cast<size_t>(problem.batch * entries) * sizeof(S));
+  };
+  expect(problem.q, m * k);
+  expect(problem.q_full, m * m);
+  expect(problem.r, k * n);
+  expect(problem.h, m * n);
+}
+
 }  // namespace
 
 template <class S>
 void factor(const QrProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
   if (m == 0 || n == 0) return factor_empty(problem);
+  expect_results(problem);
   if (lanes_pay<S>(problem.batch, m, n)) return factor_lanes(problem, pool);
   if (problem.pivoting == Pivoting::kRandomized && randomized_pays(m, n)) {
     return one_by_one(problem, pool, factor_randomized<S>);

@@ -2,10 +2,32 @@
 // many a factorization.
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 #include <new>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace jaxqr {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// Ask for large pages where memory is large, as NumPy does: a page fault for each 4 KiB of a fresh
+// 2048 x 2048 result takes a tenth of the time of its factorization.
+inline void prefer_huge_pages(void* data, size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr size_t kLeast = size_t{8} << 20;
+  if (!data || bytes < kLeast) return;
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t begin = (address + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t end = (address + bytes) / kHugePage * kHugePage;
+  // it is a hint: no matter if it is refused
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#else
+  (void)data, (void)bytes;
+#endif
+}
 
 // A block of bytes, handed out in aligned pieces and taken back when the object dies.
 //
@@ -81,6 +103,7 @@ class Workspace {
   static void* allocate(size_t bytes) {
     void* data = std::aligned_alloc(kAlignment, (bytes + kAlignment) / kAlignment * kAlignment);
     if (!data) throw std::bad_alloc();
+    prefer_huge_pages(data, bytes);
     return data;
   }
 
