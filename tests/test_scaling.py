@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxqr
 from jaxqr import _tsqr
+from meshes import QUICK
 
 COLLECTIVE = re.compile(
     r"= ([^=]*?) (all-gather|all-to-all|all-reduce|reduce-scatter|collective-permute)\("
@@ -25,7 +26,6 @@ SENT = {
     "all-reduce": lambda p: 2 * (p - 1) / p,
     "collective-permute": lambda p: 1,
 }
-QUICK = {"xla_backend_optimization_level": 0}  # for what XLA's optimizations leave alone
 
 
 def loss_of_factors(a, *, mesh):

@@ -109,6 +109,7 @@ def _entry(x: Array, i: Array, axis: int) -> Array:
 
 
 def put(x: Array, part: Array, i: Array, axis: int) -> Array:
+    """`x` with `part` in the place of what begins at index i along an axis."""
     return lax.dynamic_update_slice_in_dim(x, part, i, axis=axis)
 
 
