@@ -77,33 +77,67 @@ def diagonal(x: Array) -> Array:
     return jnp.diagonal(x, axis1=-2, axis2=-1)
 
 
-def exponent_scale(a: Array, axes: tuple[int, ...] = (-2, -1)) -> Array:
-    """A power of two for each matrix that brings its entries far from overflow and underflow.
+def column_scale(a: Array) -> Array:
+    """A power of two for each column that brings its largest entry near one.
 
-    It is 1 unless the largest entry is near the ends of the exponent range, where reflectors
-    lose digits (XLA flushes denormal numbers to zero: so does the reciprocal of a large one).
-    It is NaN where an entry is NaN or infinite: multiplied by it, all of the matrix is NaN.
+    Squares of entries might leave the range of the type, and then reflectors lose digits (XLA
+    flushes denormal numbers to zero). QR does not change when columns are multiplied by powers of
+    two, but for the columns of R, which are multiplied alike: so each has a power of its own.
 
     Args:
-        a: array (..., m, n).
-        axes: (-2,) for a power of two for each column.
+        a: array (..., m, n), m > 0.
 
     Returns:
-        The scales, real, of shape (..., 1, 1), or (..., 1, n) for columns.
+        The powers, real, of shape (..., 1, n), constant to derivatives; 1 for a column of zeros.
     """
+    largest = jnp.max(_magnitude(a), axis=-2, keepdims=True)
+    return lax.select(largest > 0, 1 / _power_of_two(largest), lax.full_like(largest, 1))
+
+
+def middle_scale(r: Array) -> Array:
+    """A power of two that brings what is large in triangles and what is small to two sides of one.
+
+    Args:
+        r: array (..., k, n), upper triangular.
+
+    Returns:
+        The powers, real, of shape (..., 1, 1), constant to derivatives.
+    """
+    size = _magnitude(r)
+    positive = (row_minus_column(size) == 0) & (size > 0)
+    inverse = where(positive, 1 / size)
+    zero = lax.full((), 0, size.dtype)
+
+    def larger(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, Array]:
+        return lax.max(x[0], y[0]), lax.max(x[1], y[1])
+
+    # both in one pass
+    pair = lax.reduce((size, inverse), (zero, zero), larger, (size.ndim - 2, size.ndim - 1))
+    most, inverse_of_least = (x[..., None, None] for x in pair)
+    middle = jnp.sqrt(most) / jnp.sqrt(jnp.maximum(inverse_of_least, 1 / most))
+    return lax.select(most > 0, 1 / _power_of_two(middle), lax.full_like(most, 1))
+
+
+def _magnitude(a: Array) -> Array:
+    """The larger of the real and the imaginary part's magnitude, constant to derivatives."""
     a = lax.stop_gradient(a)
-    info = jnp.finfo(a.dtype)
-    safe, factor = 2.0 ** (info.maxexp // 2 - 12), 2.0 ** (info.maxexp * 5 // 8)
-    parts = [a.real, a.imag] if jnp.iscomplexobj(a) else [a]
-    size = [jnp.max(jnp.abs(x), axis=axes, keepdims=True) for x in parts]
-    largest = size[0] if len(size) == 1 else jnp.maximum(*size)
-    constant = partial(lax.full_like, largest)
-    scale = lax.select(largest < 1 / safe, constant(factor), constant(1))
-    scale = lax.select(largest > safe, constant(1 / factor), scale)
+    return jnp.maximum(abs(a.real), abs(a.imag)) if jnp.iscomplexobj(a) else abs(a)
+
+
+def _power_of_two(x: Array) -> Array:
+    """A power of two near a positive number, whose reciprocal is a normal number as well."""
+    info = jnp.finfo(x.dtype)
+    constant = partial(lax.full_like, x)
+    bounded = lax.clamp(constant(info.tiny), x, constant(2.0 ** (info.maxexp - 2)))
+    exponent_bits = info.bits - info.nmant - 1
+    return lax.reduce_precision(bounded, exponent_bits=exponent_bits, mantissa_bits=0)
+
+
+def zero_or_nan(a: Array) -> Array:
+    """Zero for a matrix all of whose entries are finite, else NaN: real, of shape (..., 1, 1)."""
     # not of the largest entry: XLA's maximum for the CPU drops NaN in large matrices
-    finite = [jnp.all(lax.is_finite(x), axis=axes, keepdims=True) for x in parts]
-    keep = finite[0] if len(finite) == 1 else finite[0] & finite[1]
-    return lax.select(keep, scale, constant(jnp.nan))
+    zero = _magnitude(a) * 0
+    return jnp.sum(zero, axis=(-2, -1), keepdims=True)
 
 
 def scaled(x: Array, scale: Array) -> Array:

@@ -85,11 +85,6 @@ def rcond(function: str, value: Any) -> float | None:
     return float(value)
 
 
-def rounding(rows: int, columns: int, dtype: np.dtype) -> float:
-    """The default of `rcond`: what rounding may leave of a dependent column."""
-    return max(rows, columns) * float(jnp.finfo(dtype).eps)
-
-
 def axes(function: str, axis_name: Any) -> tuple[str, ...]:
     """The names of mesh axes, of which a user may give one alone."""
     names = axis_name if isinstance(axis_name, tuple) else (axis_name,)

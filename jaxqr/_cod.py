@@ -3,10 +3,11 @@
 A P = Q R with column pivoting. A large and much deeper matrix is factored without pivoting
 first, A P0 = Q0 R0 with its columns sorted by size, and R0 P1 = Q1 R with it: the pivots are the
 same, most of the work is quicker.
-Where the rank r, the length of the leading run of |R_jj| > rcond |R_11|, is less than n, the
-leading r rows are factored once more: [R11 R12]^H = Z T, so that A^+ = P Z T^{-H} Q^H; what is
-left of R is dropped. Shapes do not depend on the rank: rows that do not count are zero, and their
-reflectors the identity.
+The rank r is the length of the leading run of columns that count: by default those that are not
+small beside their own column of R, (8.3), and for an `rcond` those with |R_jj| > rcond |R_11|.
+Where it is less than n, the leading r rows are factored once more: [R11 R12]^H = Z T, so that
+A^+ = P Z T^{-H} Q^H; what is left of R is dropped. Shapes do not depend on the rank: rows that do
+not count are zero, and their reflectors the identity.
 """
 
 from collections.abc import Callable
@@ -15,10 +16,19 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxqr._algebra import H, diagonal, identity_like, triu, where
+from jaxqr._algebra import (
+    H,
+    column_scale,
+    diagonal,
+    identity_like,
+    scaled,
+    triu,
+    where,
+)
 from jaxqr._householder import ormqr_p
 from jaxqr._qr_primitive import qr_p
 from jaxqr._solve import solve
+from jaxqr._tangents import independent, tolerance
 
 
 class Decomposition(NamedTuple):
@@ -139,7 +149,7 @@ def factored_twice(m: int, n: int) -> bool:
     return n >= 256 and m >= 4 * n
 
 
-def decompose(a: Array, *, rcond: float, pivoting: bool) -> Decomposition:
+def decompose(a: Array, *, rcond: float | None, pivoting: bool) -> Decomposition:
     """Factor a deep matrix; without `pivoting` the rank is full by assumption."""
     *batch, m, n = a.shape
     shapes = core_shapes(m, n, pivoting=pivoting)
@@ -147,35 +157,118 @@ def decompose(a: Array, *, rcond: float, pivoting: bool) -> Decomposition:
     def zeros(name: str, dtype: Any = a.dtype) -> Array:
         return jnp.zeros((*batch, *getattr(shapes, name)), dtype)
 
-    def factor(a: Array, *outputs: str) -> list[Array]:
-        pivoting = "exact" if "p" in outputs else "none"
-        return qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=False)
-
-    h1, tau1 = zeros("h1"), zeros("tau1")
     if not pivoting:
-        h, tau = factor(a, "h", "tau")
+        h, tau = _factor(a, "h", "tau")
         p, rank = zeros("p", jnp.int32), jnp.full(batch, n, jnp.int32)
-        return Decomposition(h, tau, h1, tau1, p, rank, zeros("hz"), zeros("tauz"))
-    if factored_twice(m, n):
-        # large columns first: rounding errors of the small ones would grow with them
-        sizes = jnp.sum(jnp.abs(a), axis=-2)
-        order = jnp.argsort(-sizes, axis=-1).astype(jnp.int32)
-        h, tau = factor(jnp.take_along_axis(a, order[..., None, :], axis=-1), "h", "tau")
-        h1, tau1, p = factor(triu(h[..., :n, :]), "h", "tau", "p")
-        p, r = jnp.take_along_axis(order, p, axis=-1), h1
-    else:
-        h, tau, p = factor(a, "h", "tau", "p")
-        r = h[..., :n, :]
-    size = jnp.abs(diagonal(r).real)
-    counts = ~(size <= rcond * size[..., :1])  # NaN counts, so that it comes through
-    run = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1)
-    rank = jnp.sum(run, axis=-1, dtype=jnp.int32)
+        rest = (zeros("h1"), zeros("tau1"), p, rank, zeros("hz"), zeros("tauz"))
+        return Decomposition(h, tau, *rest)
+    factors = _pivot(a)
+    rank = _find_rank(factors.r, rcond)
+    if rcond is None:
+        factors, rank = _factor_evenly(a, factors, rank)
     hz, tauz = lax.cond(
         jnp.any(rank < n),
-        lambda: factor(H(where(_counts(rank, n), triu(r))), "h", "tau"),
+        lambda: _factor(H(_leading_rows(factors.r, rank, rcond)), "h", "tau"),
         lambda: [zeros("hz"), zeros("tauz")],
     )
-    return Decomposition(h, tau, h1, tau1, p, rank, hz, tauz)
+    return Decomposition(*factors, rank, hz, tauz)
+
+
+class _Pivoted(NamedTuple):
+    """The factors up to the permutation, as of `Decomposition`."""
+
+    h: Array
+    tau: Array
+    h1: Array
+    tau1: Array
+    p: Array
+
+    @property
+    def twice(self) -> bool:
+        return self.tau1.shape[-1] > 0
+
+    @property
+    def r(self) -> Array:
+        """R in the upper triangle."""
+        return self.h1 if self.twice else self.h[..., : self.tau.shape[-1], :]
+
+
+def _leading_rows(r: Array, rank: Array, rcond: float | None) -> Array:
+    """The rows of R that count, and zeros.
+
+    Where columns are judged by their own size, what is small in a column that does not count is
+    taken for rounding in all rows: a small column that counts may be smaller still.
+    """
+    n = r.shape[-1]
+    r = triu(r)
+    rows = where(_counts(rank, n), r)
+    if rcond is not None:
+        return rows
+    size = jnp.abs(r)
+    least = tolerance(n, r.dtype) * jnp.sum(size, axis=-2, keepdims=True)
+    return where(_counts(rank, n).mT | (size > least), rows)
+
+
+def _factor(a: Array, *outputs: str) -> list[Array]:
+    pivoting = "exact" if "p" in outputs else "none"
+    return qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=False)
+
+
+def _pivot(a: Array) -> _Pivoted:
+    """Factor a deep matrix with column pivoting."""
+    *batch, m, n = a.shape
+    if not factored_twice(m, n):
+        h, tau, p = _factor(a, "h", "tau", "p")
+        return _Pivoted(h, tau, jnp.zeros((*batch, 0, 0), a.dtype), tau[..., :0], p)
+    # large columns first: rounding errors of the small ones would grow with them
+    sizes = jnp.sum(jnp.abs(a), axis=-2)
+    order = jnp.argsort(-sizes, axis=-1).astype(jnp.int32)
+    h, tau = _factor(jnp.take_along_axis(a, order[..., None, :], axis=-1), "h", "tau")
+    h1, tau1, p = _factor(triu(h[..., :n, :]), "h", "tau", "p")
+    return _Pivoted(h, tau, h1, tau1, jnp.take_along_axis(order, p, axis=-1))
+
+
+def _factor_evenly(a: Array, factors: _Pivoted, rank: Array) -> tuple[_Pivoted, Array]:
+    """Factor anew where the rank is not full and columns are judged by their own size.
+
+    Where a large column depends on others, what rounding leaves of it may be larger than all of a
+    small one that is independent; but that one has to come first. So the columns that count are
+    found among columns of one size, and then come first, the large ones before the small ones.
+    """
+    n = factors.p.shape[-1]
+
+    def anew() -> tuple[_Pivoted, Array]:
+        scale = column_scale(a)
+        r, p = _factor(scaled(a, scale), "r", "p")
+        found_rank = _find_rank(r, None)
+        size = jnp.take_along_axis(scale[..., 0, :], p, axis=-1)  # the reciprocal of it
+        counts = _counts(found_rank, n)[..., 0]
+        order = jnp.argsort(where(counts, size, lax.full_like(size, jnp.inf)), axis=-1)
+        p = jnp.take_along_axis(p, order.astype(p.dtype), axis=-1)
+        h, tau = _factor(jnp.take_along_axis(a, p[..., None, :], axis=-1), "h", "tau")
+        inner = triu(h[..., :n, :]) if factors.twice else factors.h1
+        found = _Pivoted(h, tau, inner, jnp.zeros_like(factors.tau1), p)
+        full = rank == n
+        chosen = (_choose(full, x, y) for x, y in zip(factors, found, strict=True))
+        return _Pivoted(*chosen), where(full, rank, found_rank)
+
+    return lax.cond(jnp.any(rank < n), anew, lambda: (factors, rank))
+
+
+def _choose(keep: Array, x: Array, y: Array) -> Array:
+    """Of each matrix, or vector, `x` or `y`."""
+    return where(keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim)), x, y)
+
+
+def _find_rank(r: Array, rcond: float | None) -> Array:
+    """The length of the leading run of columns that count; NaN counts, so that it comes through."""
+    if rcond is None:
+        counts = independent(triu(r), pivoted=True)[..., 0, :]
+    else:
+        size = jnp.abs(diagonal(r).real)
+        counts = ~(size <= rcond * size[..., :1])
+    run = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1)
+    return jnp.sum(run, axis=-1, dtype=jnp.int32)
 
 
 def _apply(h: Array, tau: Array, c: Array, *, adjoint: bool) -> Array:

@@ -155,8 +155,6 @@ def _solve(a: Array, b: Array, rcond: float | None, pivoting: bool) -> list[Arra
     if b.shape[-1] == 0:  # the rank is still asked for
         x, residuals, rank = _solve(a, jnp.zeros_like(a[..., :1]), rcond, pivoting)
         return [x[..., :0], residuals[..., :0], rank]
-    if rcond is None:
-        rcond = _arguments.rounding(m, n, a.dtype)
     if m < n:
         return _compute(a, b, rcond=rcond, pivoting=pivoting)
     return lstsq_p.bind(a, b, rcond=rcond, pivoting=pivoting)
@@ -174,9 +172,7 @@ def _solve_blocks(
 
     def solve(a: Array, b: Array) -> LstsqResult:
         a, b = varying(a, axes), varying(b, axes)
-        m, n = a.shape[-2] * lax.axis_size(axes), a.shape[-1]
-        tolerance = _arguments.rounding(m, n, a.dtype) if rcond is None else rcond
-        inverse = sharded_inverse(a, rcond=tolerance, pivoting=pivoting, axes=axes)
+        inverse = sharded_inverse(a, rcond=rcond, pivoting=pivoting, axes=axes)
         x = inverse.solve(b)
         residuals = lax.psum(_squares(b - mm(a, x)), axes)
         return LstsqResult(x, residuals, inverse.rank)
@@ -189,14 +185,14 @@ def _solve_blocks(
 # -------------------------------------------------------------------------------- shape rule
 
 
-def _results(a: Shape, b: Shape, *, rcond: float, pivoting: bool) -> list[CoreResult]:
+def _results(a: Shape, b: Shape, *, rcond: float | None, pivoting: bool) -> list[CoreResult]:
     return [((a[1], b[1]), None), ((b[1],), REAL), ((), jnp.int32)]
 
 
 # ---------------------------------------------------------------------------------- lowering
 
 
-def _compute(a: Array, b: Array, *, rcond: float, pivoting: bool) -> list[Array]:
+def _compute(a: Array, b: Array, *, rcond: float | None, pivoting: bool) -> list[Array]:
     """By operations whose derivatives are known: what is differentiated, too."""
     wide = a.shape[-2] < a.shape[-1]
     deep = H(a) if wide else a

@@ -3,8 +3,7 @@
 The tangent map is linear in dA, and its transpose is the matrix backpropagation of Roberts and
 Roberts (arXiv 2009.10071), whose transpose is the tangent map again. So forward mode runs the
 tangent's formula and reverse mode the cotangent's, at every order. The fixed operands of both are
-Q, R and the power of two by which the factorization scaled A. With `transposed` all matrices
-are the transposes of those: LQ.
+Q and R. With `transposed` all matrices are the transposes of those: LQ.
 """
 
 from typing import Any
@@ -42,7 +41,6 @@ def rows(x: Array, p: Array) -> Array:
 def _tangent_results(
     q: Shape,
     r: Shape,
-    scale: Shape,
     da: Shape,
     *,
     outputs: tuple[str, ...],
@@ -55,7 +53,6 @@ def _tangent_results(
 def _tangent(
     q: Array,
     r: Array,
-    scale: Array,
     da: Array,
     *,
     outputs: tuple[str, ...],
@@ -65,34 +62,33 @@ def _tangent(
     if 0 in da.shape:
         return [jnp.zeros_like({"q": q, "r": r}[name]) for name in outputs]
     if transposed:
-        plain = thin_jvp(q.mT, r.mT, scale, da.mT, outputs=outputs, pivoted=pivoted)
+        plain = thin_jvp(q.mT, r.mT, da.mT, outputs=outputs, pivoted=pivoted)
         return [x.mT for x in plain]
-    return thin_jvp(q, r, scale, da, outputs=outputs, pivoted=pivoted)
+    return thin_jvp(q, r, da, outputs=outputs, pivoted=pivoted)
 
 
 def _transpose_tangent(
     cotangents: list[Any],
     q: Array,
     r: Array,
-    scale: Array,
     da: Any,
     *,
     outputs: tuple[str, ...],
     pivoted: bool,
     transposed: bool,
-) -> tuple[None, None, None, Any]:
+) -> tuple[None, None, Any]:
     live = [(name, ct) for name, ct in zip(outputs, cotangents, strict=True) if not is_zero(ct)]
     if not live:
-        return None, None, None, ad.Zero(da.aval.to_ct_aval())
+        return None, None, ad.Zero(da.aval.to_ct_aval())
     names, cts = zip(*live, strict=True)
-    (abar,) = qr_vjp_p.bind(q, r, scale, *cts, inputs=names, pivoted=pivoted, transposed=transposed)
-    return None, None, None, abar
+    (abar,) = qr_vjp_p.bind(q, r, *cts, inputs=names, pivoted=pivoted, transposed=transposed)
+    return None, None, abar
 
 
-qr_jvp_p = make("qr_jvp", ranks=(2,), results=_tangent_results, body=_tangent, linear_from=3)
+qr_jvp_p = make("qr_jvp", ranks=(2,), results=_tangent_results, body=_tangent, linear_from=2)
 name_outputs(qr_jvp_p)
 lower_to_kernel(qr_jvp_p, ranks=(2,), results=_tangent_results, otherwise=_tangent)
-linear_jvp(qr_jvp_p, _tangent, linear_from=3)
+linear_jvp(qr_jvp_p, _tangent, linear_from=2)
 ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
 
 
@@ -102,7 +98,6 @@ ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
 def _cotangent_results(
     q: Shape,
     r: Shape,
-    scale: Shape,
     *cts: Shape,
     inputs: tuple[str, ...],
     pivoted: bool,
@@ -114,7 +109,6 @@ def _cotangent_results(
 def _cotangent(
     q: Array,
     r: Array,
-    scale: Array,
     *cts: Array,
     inputs: tuple[str, ...],
     pivoted: bool,
@@ -122,22 +116,19 @@ def _cotangent(
 ) -> list[Array]:
     if transposed:
         flipped = (x.mT for x in cts)
-        plain = _cotangent(
-            q.mT, r.mT, scale, *flipped, inputs=inputs, pivoted=pivoted, transposed=False
-        )
+        plain = _cotangent(q.mT, r.mT, *flipped, inputs=inputs, pivoted=pivoted, transposed=False)
         return [plain[0].mT]
     if 0 in q.shape or 0 in r.shape:
         return [jnp.zeros((*q.shape[:-1], r.shape[-1]), q.dtype)]
     # JAX pairs cotangents without conjugation (0.5)
     given = {name: ct.conj() for name, ct in zip(inputs, cts, strict=True)}
-    return [thin_vjp(q, r, scale, given.get("q"), given.get("r"), pivoted=pivoted).conj()]
+    return [thin_vjp(q, r, given.get("q"), given.get("r"), pivoted=pivoted).conj()]
 
 
 def _transpose_cotangent(
     cotangents: list[Any],
     q: Array,
     r: Array,
-    scale: Array,
     *linear: Any,
     inputs: tuple[str, ...],
     pivoted: bool,
@@ -149,15 +140,15 @@ def _transpose_cotangent(
     else:
         names = tuple(name for name, w in zip(inputs, wanted, strict=True) if w)
         out = qr_jvp_p.bind(
-            q, r, scale, cotangents[0], outputs=names, pivoted=pivoted, transposed=transposed
+            q, r, cotangents[0], outputs=names, pivoted=pivoted, transposed=transposed
         )
     given = iter(out)
-    return None, None, None, *(next(given) if w else None for w in wanted)
+    return None, None, *(next(given) if w else None for w in wanted)
 
 
-qr_vjp_p = make("qr_vjp", ranks=(2,), results=_cotangent_results, body=_cotangent, linear_from=3)
+qr_vjp_p = make("qr_vjp", ranks=(2,), results=_cotangent_results, body=_cotangent, linear_from=2)
 lower_to_kernel(qr_vjp_p, ranks=(2,), results=_cotangent_results, otherwise=_cotangent)
-linear_jvp(qr_vjp_p, _cotangent, linear_from=3)
+linear_jvp(qr_vjp_p, _cotangent, linear_from=2)
 ad.primitive_transposes[qr_vjp_p] = _transpose_cotangent
 
 

@@ -19,7 +19,7 @@ from jax.interpreters import ad
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import H, mm, real_diagonal, scaled, triu, unscaled, where
+from jaxqr._algebra import H, middle_scale, mm, real_diagonal, scaled, triu, unscaled, where
 from jaxqr._arguments import Pivoting
 from jaxqr._batching import broadcast_batch, is_sharded
 from jaxqr._householder import ormqr_p
@@ -169,12 +169,12 @@ def _as_columns(u: Array, batch: Shape) -> tuple[Array, Callable[[Array], Array]
 
 def _factored(a: Array, pivoting: Pivoting) -> tuple[Array, Array | None, tuple[Array, ...]]:
     """`a` with its columns permuted, the permutation, and the constants of `multiply_p`."""
-    outputs = ("h", "tau", "r", "scale", *(("p",) if pivoting else ()))
+    outputs = ("h", "tau", "r", *(("p",) if pivoting else ()))
     fixed = lax.stop_gradient(a)
-    h, tau, r, scale, *p = qr_p.bind(
+    h, tau, r, *p = qr_p.bind(
         fixed, outputs=outputs, pivoting=_arguments.PIVOTING[pivoting], transposed=False
     )
-    factors = (h[..., : tau.shape[-1]], tau, r, scale)
+    factors = (h[..., : tau.shape[-1]], tau, r)
     return (columns(a, p[0]), p[0], factors) if pivoting else (a, None, factors)
 
 
@@ -184,7 +184,7 @@ def _factored(a: Array, pivoting: Pivoting) -> tuple[Array, Array | None, tuple[
 def _results(
     a: Shape, *operands: Shape, outputs: tuple[str, ...], adjoint: bool, pivoted: bool
 ) -> list[CoreResult]:
-    *_, r, _, u = operands
+    *_, r, u = operands
     shapes = {"y": (r[0] if adjoint else a[0], u[1]), "r": r}
     return [(shapes[name], None) for name in outputs]
 
@@ -192,7 +192,7 @@ def _results(
 def _compute(
     a: Array, *operands: Array, outputs: tuple[str, ...], adjoint: bool, pivoted: bool
 ) -> list[Array]:
-    h, tau, r, _, u = operands
+    h, tau, r, u = operands
     return [r if name == "r" else _apply(h, tau, u, adjoint) for name in outputs]
 
 
@@ -255,18 +255,18 @@ def _tangents(
     adjoint: bool,
 ) -> dict[str, Array]:
     """(8.4), (8.7), (10.9) and (10.11), on R and dA multiplied by a power of two (8.8)."""
-    r, scale = values["r"], point.factors[-1]
     m, n = da.shape[-2:]
-    k = r.shape[-2]
-    counts = independent(r, m, pivoted=point.pivoted)
-    triangle = restrict(r, counts, scale)
-    da = scaled(da, scale)
+    k = values["r"].shape[-2]
+    scale = middle_scale(values["r"])
+    r, da = scaled(values["r"], scale), scaled(da, scale)
+    counts = independent(r, pivoted=point.pivoted)
+    triangle = restrict(r, counts)
     c = point.apply(da if "r" in outputs else da[..., :k], adjoint=True)
     e = where(counts, solve_right(c[..., :k], triangle))
     omega = skw(e)
     tangents = {}
     if "r" in outputs:
-        dr = triu(real_diagonal(unscaled(c - mm(omega, scaled(r, scale)), scale)))
+        dr = triu(real_diagonal(unscaled(c - mm(omega, r), scale)))
         tangents["r"] = where(counts.mT, dr) if point.pivoted else dr
     if "y" not in outputs:
         return tangents
@@ -306,7 +306,7 @@ def _transpose(
 
 # ------------------------------------------------------------------------------ registration
 
-_RANKS = (2, 2, 1, 2, 2, 2)
+_RANKS = (2, 2, 1, 2, 2)
 
 multiply_p = make(
     "multiply",

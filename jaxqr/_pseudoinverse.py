@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxqr._algebra import exponent_scale, mm, scaled, unscaled
+from jaxqr._algebra import column_scale, mm, scaled, unscaled
 from jaxqr._cod import Decomposition, core_shapes, decompose
 from jaxqr._linear import products
 from jaxqr._primitive import (
@@ -34,13 +34,12 @@ class Inverse(Protocol):
     def a(self) -> Array: ...
     @property
     def pivoting(self) -> bool: ...
-    @property
-    def scale(self) -> Array: ...
     def solve(self, v: Array) -> Array: ...
     def gram(self, u: Array) -> Array: ...
     def solve_adjoint(self, u: Array) -> Array: ...
     def null(self, u: Array) -> Array: ...
     def products(self, da: Array, x: Array, y: Array) -> tuple[Array, Array]: ...
+    def scale_of(self, x: Array) -> Array: ...
     def _replace(self, *, a: Array) -> "Inverse": ...
 
 
@@ -55,12 +54,6 @@ class Pseudoinverse(NamedTuple):
     def rank(self) -> Array:
         """Of each matrix."""
         return Decomposition(*self.factors).rank
-
-    @property
-    def scale(self) -> Array:
-        """A power of two by which A is neither large nor small."""
-        cod = Decomposition(*self.factors)
-        return exponent_scale(cod.r[..., :1, :1])
 
     def solve(self, v: Array) -> Array:
         """A^+ v."""
@@ -87,8 +80,12 @@ class Pseudoinverse(NamedTuple):
         """Of a tangent dA: dA x and dA^H y."""
         return products(da, x, y)
 
+    def scale_of(self, x: Array) -> Array:
+        """Powers of two by which columns are neither large nor small."""
+        return column_scale(x)
 
-def pseudoinverse(a: Array, *, rcond: float, pivoting: bool) -> Pseudoinverse:
+
+def pseudoinverse(a: Array, *, rcond: float | None, pivoting: bool) -> Pseudoinverse:
     """Factor a deep matrix; without `pivoting` its rank is full by assumption."""
     return Pseudoinverse(a, tuple(cod_p.bind(a, rcond=rcond, pivoting=pivoting)), pivoting)
 
@@ -96,7 +93,7 @@ def pseudoinverse(a: Array, *, rcond: float, pivoting: bool) -> Pseudoinverse:
 # ------------------------------------------------------------------------------- shape rules
 
 
-def _cod_results(a: Shape, *, rcond: float, pivoting: bool) -> list[CoreResult]:
+def _cod_results(a: Shape, *, rcond: float | None, pivoting: bool) -> list[CoreResult]:
     shapes = core_shapes(*a, pivoting=pivoting)
     integers = ("p", "rank")
     return [(s, jnp.int32 if f in integers else None) for f, s in shapes._asdict().items()]
@@ -112,7 +109,7 @@ def _pseudoinverse_results(
 # ---------------------------------------------------------------------------------- lowering
 
 
-def _cod(a: Array, *, rcond: float, pivoting: bool) -> list[Array]:
+def _cod(a: Array, *, rcond: float | None, pivoting: bool) -> list[Array]:
     if 0 in a.shape:
         *batch, m, n = a.shape
         results = _cod_results((m, n), rcond=rcond, pivoting=pivoting)
@@ -152,22 +149,24 @@ def _pseudoinverse_jvp(
 
 def _solve_rule(inverse: Inverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
     """(9.8): of y = A^+ v."""
-    scale = inverse.scale
-    left = [scaled(v - mm(inverse.a, y), scale)]
+    rest = v - mm(inverse.a, y)
+    # of its own size: A may be of any, and gram has the square of A's exponents
+    scale = inverse.scale_of(rest)
+    left = [scaled(rest, scale)]
     if inverse.pivoting:
         left.append(inverse.solve_adjoint(y))
     (da_y,), (ha_rest, *ha_z) = _products(inverse, da, [y], left)
-    # scaled, as gram has the square of A's exponents
     out = inverse.solve(dv - da_y) + unscaled(inverse.gram(ha_rest), scale)
     return out + inverse.null(ha_z[0]) if inverse.pivoting else out
 
 
 def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Array) -> Array:
     """(9.8) for the adjoint: of z = A^{+H} u."""
-    scale = inverse.scale
     right = [inverse.solve(z)]
     if inverse.pivoting:
-        right.append(scaled(inverse.null(u), scale))
+        null = inverse.null(u)
+        scale = column_scale(null)
+        right.append(scaled(null, scale))
     (da_y, *da_null), (ha_z,) = _products(inverse, da, right, [z])
     inner = du - ha_z
     if inverse.pivoting:

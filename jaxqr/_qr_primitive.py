@@ -1,10 +1,9 @@
 """The primitive of QR, plain and with column pivoting: it computes the outputs it is asked for.
 
 Its outputs, by name: "q" (m, k), "r" (k, n), "q_full" (m, m) for m > n, the packed reflectors
-"h" (m, n) and "tau" (k,), the permutation "p" (n,), and "scale" (1, 1), the power of two that A was
-multiplied by, so that derivatives can be too. Asking by name is what keeps unused work undone:
-the derivative asks for what it needs beside what is wanted, and dead code elimination asks for
-less. Pivoting differs in the packed factorization it starts from, in one more output and in the
+"h" (m, n) and "tau" (k,), and the permutation "p" (n,). Asking by name is what keeps unused work
+undone: the derivative asks for what it needs beside what is wanted, and dead code elimination asks
+for less. Pivoting differs in the packed factorization it starts from, in one more output and in the
 order of dA's columns, so it is a parameter ("none", "exact" or "randomized") and not a primitive of
 its own. So is `transposed`,
 with which all matrices, A and the outputs, are the transposes of those above: LQ.
@@ -13,12 +12,12 @@ with which all matrices, A and the outputs, are the transposes of those above: L
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.core import min_dim
 from jax.interpreters import ad
 
 from jaxqr._algebra import (
-    exponent_scale,
+    column_scale,
     identity_like,
     real_diagonal,
     row_minus_column,
@@ -26,12 +25,12 @@ from jaxqr._algebra import (
     triu,
     unscaled,
     where,
+    zero_or_nan,
 )
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p
 from jaxqr._linear import columns, qr_jvp_p, rows
 from jaxqr._lowering import randomized
 from jaxqr._primitive import (
-    REAL,
     CoreResult,
     Shape,
     is_zero,
@@ -57,7 +56,6 @@ def _results(
         "h": ((m, n), None),
         "tau": ((k,), None),
         "p": ((n,), jnp.int32),
-        "scale": ((1, 1), REAL),
     }
     if transposed:
         table.update((name, (table[name][0][::-1], None)) for name in _MATRICES)
@@ -65,7 +63,7 @@ def _results(
 
 
 _MATRICES = ("q", "q_full", "r", "h")
-_FACTOR = {"none": geqrf_p.bind, "exact": geqp3_p.bind, "randomized": randomized.geqp3}
+_PIVOTED = {"exact": geqp3_p.bind, "randomized": randomized.geqp3}
 
 
 def _flipped(values: dict[str, Array]) -> dict[str, Array]:
@@ -84,12 +82,10 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: str, transposed: b
         return _compute_empty(a, outputs=outputs)
     *batch, m, n = a.shape
     k = min_dim(m, n)
-    scale = exponent_scale(a)
-    h, tau, *p = _FACTOR[pivoting](scaled(a, scale))
+    h, tau, scale, *p = _factored(a) if pivoting == "none" else _pivoted(a, pivoting)
     # reading R and applying reflectors leaves the strictly lower triangle as it is
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
-    values["scale"] = scale
-    values["r"] = real_diagonal(unscaled(triu(h[..., :k, :]), scale))
+    values["r"] = triu(real_diagonal(unscaled(h[..., :k, :], scale)))
     if "q_full" in outputs:
         square = jnp.concatenate([h, jnp.zeros((*batch, m, m - n), h.dtype)], axis=-1)
         values["q_full"] = orgqr_p.bind(square, tau)[0]
@@ -101,6 +97,40 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: str, transposed: b
     return [values[name] for name in outputs]
 
 
+def _factored(a: Array) -> tuple[Array, Array, Array]:
+    """Factor A with its columns scaled: (h, tau), not yet unscaled, and the scale.
+
+    All of a matrix that is not finite is NaN.
+    """
+    scale = column_scale(a) + zero_or_nan(a)
+    h, tau = geqrf_p.bind(scaled(a, scale))
+    return h, tau, scale
+
+
+def _pivoted(a: Array, pivoting: str) -> tuple[Array, Array, Array, Array]:
+    """The same with pivoting, and the permutation.
+
+    Pivots are chosen by the norms of the columns as they are, all multiplied by one power of two
+    that keeps them from overflow, or from underflow where even the largest column is small. Where
+    columns differ so much that others need a power of their own, the permuted matrix is factored
+    anew.
+    """
+    own = column_scale(a)
+    whole = jnp.maximum(jnp.min(own, axis=-1, keepdims=True), 2.0**-32) + zero_or_nan(a)
+    h, tau, p = _PIVOTED[pivoting](scaled(a, whole))
+    smallest = jnp.max(own, axis=-1, keepdims=True)
+    uneven = (smallest > whole * 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)) & (smallest > 1)
+    scale = jnp.broadcast_to(whole, own.shape)
+
+    def factor_anew() -> tuple[Array, Array, Array]:
+        permuted, mine = (jnp.take_along_axis(x, p[..., None, :], axis=-1) for x in (a, own))
+        mine = jnp.where(uneven, mine, scale)
+        h, tau = geqrf_p.bind(scaled(permuted, mine))
+        return h, tau, mine
+
+    return (*lax.cond(jnp.any(uneven), factor_anew, lambda: (h, tau, scale)), p)
+
+
 def _compute_empty(a: Array, *, outputs: tuple[str, ...]) -> list[Array]:
     *batch, m, n = a.shape
     shapes = _results((m, n), outputs=outputs, pivoting="exact", transposed=False)
@@ -108,8 +138,6 @@ def _compute_empty(a: Array, *, outputs: tuple[str, ...]) -> list[Array]:
     def one(name: str, shape: Shape) -> Array:
         if name == "p":
             return jnp.arange(n, dtype=jnp.int32)
-        if name == "scale":
-            return jnp.ones(shape, jnp.finfo(a.dtype).dtype)
         zeros = jnp.zeros(shape, a.dtype)
         return identity_like(zeros) if name in ("q", "q_full") else zeros
 
@@ -133,18 +161,18 @@ def _jvp(
     (a,), (da,) = primals, tangents
     packed = not {"q_full", "h", "tau"}.isdisjoint(outputs)
     pivoted = pivoting != "none"
-    needed = ("q", "r", "scale", *(("h", "tau") if packed else ()), *(("p",) if pivoted else ()))
+    needed = ("q", "r", *(("h", "tau") if packed else ()), *(("p",) if pivoted else ()))
     asked = (*outputs, *(name for name in needed if name not in outputs))
     found = qr_p.bind(a, outputs=asked, pivoting=pivoting, transposed=transposed)
     values = dict(zip(asked, found, strict=True))
     primal = [values[name] for name in outputs]
-    if is_zero(da) or set(outputs) <= {"p", "scale"}:
+    if is_zero(da) or set(outputs) <= {"p"}:
         return primal, list(map(zero_tangent, primal))
     if pivoted:
         move = rows if transposed else columns
         da = move(da, values["p"])  # (7.1)
     wanted = ("q", "r") if packed else tuple(name for name in ("q", "r") if name in outputs)
-    point = (values["q"], values["r"], values["scale"])
+    point = (values["q"], values["r"])
     thin = qr_jvp_p.bind(*point, da, outputs=wanted, pivoted=pivoted, transposed=transposed)
     known: dict[str, Any] = dict(zip(wanted, thin, strict=True))
     if packed:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.interpreters import ad
 
-from jaxqr._algebra import H, mm
+from jaxqr._algebra import H, column_scale, mm
 from jaxqr._linear import products
 from jaxqr._primitive import CoreResult, Shape, is_zero, make, zero_tangent
 from jaxqr._pseudoinverse import RANKS, RULES, Pseudoinverse, pseudoinverse
@@ -43,11 +43,6 @@ class ShardedInverse(NamedTuple):
         """Of each matrix."""
         return self.triangle.rank
 
-    @property
-    def scale(self) -> Array:
-        """A power of two by which A is neither large nor small."""
-        return self.triangle.scale
-
     def solve(self, v: Array) -> Array:
         """A^+ v, of row blocks v."""
         return self._sum(self.apply("share", v))
@@ -69,6 +64,11 @@ class ShardedInverse(NamedTuple):
         da_x, ha_y = products(da, varying(x, self.axes), y)
         return da_x, self._sum(ha_y)
 
+    def scale_of(self, x: Array) -> Array:
+        """A power of two by which A is neither large nor small: devices know no more of all x."""
+        del x
+        return column_scale(self.triangle.a[..., :1, :1])
+
     def apply(self, operation: str, v: Array) -> Array:
         """One of the primitive's operations."""
         return sharded_inverse_p.bind(
@@ -87,7 +87,7 @@ class ShardedInverse(NamedTuple):
 
 
 def sharded_inverse(
-    a: Array, *, rcond: float, pivoting: bool, axes: tuple[str, ...]
+    a: Array, *, rcond: float | None, pivoting: bool, axes: tuple[str, ...]
 ) -> ShardedInverse:
     """Factor a deep matrix of row blocks; without `pivoting` its rank is full by assumption."""
     a = varying(a, axes)

@@ -11,6 +11,7 @@ left out and they are the textbook's.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -20,6 +21,7 @@ from jaxqr._algebra import (
     diagonal,
     identity_like,
     imaginary_dg,
+    middle_scale,
     mm,
     real_diagonal,
     row_minus_column,
@@ -64,33 +66,36 @@ def cpl(m: Array) -> Array:
     return where(offset >= 0, m, m.mT)
 
 
-def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
-    """(8.3): which of the leading columns count, each judged against its own norm.
+def tolerance(columns: int, dtype: Any) -> float:
+    """What rounding may leave of a dependent column, relative to the sum of its magnitudes in R."""
+    return 8 * columns**0.5 * float(jnp.finfo(dtype).eps)
+
+
+def independent(r: Array, *, pivoted: bool) -> Array:
+    """(8.3): which of the leading columns count, each judged against its own size.
 
     Args:
         r: (..., k, n) triangle.
-        rows: m, the number of rows of the factored matrix.
         pivoted: whether the columns that count are the leading run only.
 
     Returns:
-        A boolean array (..., 1, k).
+        A boolean array (..., 1, k). Columns that are not a number count, so that they come through.
     """
-    k, n = r.shape[-2:]
+    k = r.shape[-2]
     size = jnp.abs(lax.stop_gradient(r[..., :, :k]))
     # |R_jj| > tolerance sum_i |R_ij| in one reduction, by a weight for the diagonal. The other
     # weights keep their sum from overflow; it is well if the diagonal overflows.
-    tolerance = max(rows, n) * float(jnp.finfo(r.dtype).eps)
     other = 2.0**-16
-    weight = other - (other / tolerance) * identity_like(size)
-    counts = jnp.sum(weight * size, axis=-2, keepdims=True) < 0
+    weight = other - (other / tolerance(k, r.dtype)) * identity_like(size)
+    counts = ~(jnp.sum(weight * size, axis=-2, keepdims=True) >= 0)
     if pivoted:
         counts = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1) > 0
     return counts
 
 
-def restrict(r: Array, counts: Array, scale: Array) -> Array:
-    """R_m of (8.5), scaled: identity rows where a column does not count."""
-    leading = scaled(r[..., :, : r.shape[-2]], scale)
+def restrict(r: Array, counts: Array) -> Array:
+    """R_m of (8.5): identity rows where a column does not count."""
+    leading = r[..., :, : r.shape[-2]]
     return where(counts.mT, leading, identity_like(leading))
 
 
@@ -106,7 +111,6 @@ def _whole(product: Array) -> Array:
 def thin_jvp(
     q: Array,
     r: Array,
-    scale: Array,
     da: Array,
     *,
     outputs: tuple[str, ...],
@@ -117,16 +121,18 @@ def thin_jvp(
     """Tangents of those of Q and R that `outputs` names: (8.5), or (8.7) for wide matrices.
 
     With full rank these are (1.1) and (2.1). `da` has its columns permuted if `pivoted`. The
-    rules are homogeneous (8.8): they run on R and dA multiplied by `scale`.
+    rules are homogeneous (8.8): they run on R and dA multiplied by a power of two.
 
     `q` and `da` may be blocks of the rows of deep matrices with `rows` rows (11.2); `total` then
     sums over the blocks.
     """
     m, n = rows or da.shape[-2], da.shape[-1]
-    counts = independent(r, m, pivoted=pivoted)
-    triangle = restrict(r, counts, scale)
+    scale = middle_scale(r)
+    r = scaled(r, scale)
+    counts = independent(r, pivoted=pivoted)
+    triangle = restrict(r, counts)
     rule = partial(_deep_jvp, total=total or _whole) if m >= n else _wide_jvp
-    tangents = rule(q, scaled(r, scale), scaled(da, scale), counts, triangle, outputs)
+    tangents = rule(q, r, scaled(da, scale), counts, triangle, outputs)
 
     def finish(name: str) -> Array:
         tangent = tangents[name]()
@@ -178,7 +184,6 @@ def _wide_jvp(
 def thin_vjp(
     q: Array,
     r: Array,
-    scale: Array,
     qbar: Array | None,
     rbar: Array | None,
     *,
@@ -187,14 +192,16 @@ def thin_vjp(
     """Cotangent of A from those of Q and R; None is zero: (8.6), and (8.7) for wide matrices.
 
     With full rank these are (1.3), the paper's equation (3), and (2.2). The columns of the
-    result are permuted if `pivoted`. By (8.8) `scale` may multiply R and Qbar, or in a product
-    of two what costs no pass of its own over memory.
+    result are permuted if `pivoted`. By (8.8) a power of two may multiply R and Qbar, or in a
+    product of two what costs no pass of its own over memory.
     """
     m, n = q.shape[-2], r.shape[-1]
-    counts = independent(r, m, pivoted=pivoted)
-    triangle = restrict(r, counts, scale)
-    if rbar is not None:  # one pass over memory, so only its scaled form is used
-        rbar = triu(real_diagonal(scaled(rbar, scale)))
+    scale = middle_scale(r)
+    r = scaled(r, scale)
+    counts = independent(r, pivoted=pivoted)
+    triangle = restrict(r, counts)
+    if rbar is not None:
+        rbar = triu(real_diagonal(rbar))
         rbar = where(counts.mT, rbar) if pivoted else rbar
     rule = _deep_vjp if m >= n else _wide_vjp
     return rule(q, r, scale, qbar, rbar, counts, triangle)
@@ -213,7 +220,7 @@ def _deep_vjp(
         None if rbar is None else mm(r, H(rbar)),
         None if qbar is None else -scaled(mm(H(qbar), q), scale),
     )
-    ebar = where(counts, cpl(big_m), None if rbar is None else unscaled(rbar, scale))
+    ebar = where(counts, cpl(big_m), rbar)
     if qbar is None:  # a solve with n rows instead of m
         return mm(q, solve_right_adjoint(ebar, triangle))
     bbar = scaled(where(counts, qbar), scale) + mm(q, ebar)
@@ -236,7 +243,7 @@ def _wide_vjp(
     )
     y = solve_right_adjoint(where(counts, skw_adjoint(x)), triangle)
     y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1) if n > m else y
-    return mm(q, y if rbar is None else unscaled(rbar, scale) + y)
+    return mm(q, y if rbar is None else rbar + y)
 
 
 def _sum(*terms: Array | None) -> Array:

@@ -19,7 +19,7 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import diagonal, exponent_scale, mm
+from jaxqr._algebra import diagonal, mm
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import QRResult
 from jaxqr._row_blocks import AxisName, bound_axes, over_blocks, row_axes, varying
@@ -132,10 +132,9 @@ def _tsqr(a: Array, axes: tuple[str, ...]) -> tuple[Array, Array]:
 def _jvp(axes: tuple[str, ...], primals: Sequence[Array], tangents: Sequence[Array]) -> Any:
     (a,), (da,) = primals, tangents
     q, r = _tsqr(a, axes)
-    # A's largest entry would have to be asked of all devices; R's is as good
-    point = (q, r, exponent_scale(r))
     dq, dr = thin_jvp(
-        *point,
+        q,
+        r,
         da,
         outputs=("q", "r"),
         pivoted=False,

@@ -88,10 +88,7 @@ class PivotedQR(lx.AbstractLinearSolver[_State]):
         deep = H(matrix) if m < n else matrix
         factors: tuple[Array, ...] = ()
         if 0 not in matrix.shape:  # LAPACK takes no empty ones
-            rcond = self.rcond
-            if rcond is None:
-                rcond = _arguments.rounding(m, n, deep.dtype)
-            factors = pseudoinverse(deep, rcond=rcond, pivoting=True).factors
+            factors = pseudoinverse(deep, rcond=self.rcond, pivoting=True).factors
         way = _Way(adjoint=m < n, conjugate=False)
         return _State(deep, factors, way, internal.pack_structures(operator))
 

@@ -1,4 +1,4 @@
-// Views of matrices, and the BLAS and LAPACK routines on them. The routines are SciPy's: their
+// Views of matrices, and the BLAS routines on them. The routines are SciPy's: their
 // addresses are set once, when the library is loaded.
 #pragma once
 
@@ -43,11 +43,5 @@ void multiply(S alpha, Op op_a, View<S> a, Op op_b, View<S> b, S beta, View<S> c
 // B := alpha op(T)^-1 B, or B op(T)^-1 if not `left`, for an upper triangular view T.
 template <class S>
 void solve_triangular(bool left, Op op, View<S> t, View<S> b, S alpha = S(1));
-
-// The problem on LAPACK's own routines, one matrix after the other. Slower than the kernels, but
-// each of its columns is scaled on its own: for matrices whose columns differ by more than the
-// range of squares.
-template <class S>
-void factor_lapack(const QrProblem<S>& problem);
 
 }  // namespace jaxqr

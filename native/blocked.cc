@@ -1,4 +1,7 @@
 // One large matrix: what is factored where, and reflectors that are given.
+#include <mutex>
+#include <vector>
+
 #include "factorization.h"
 #include "passes.h"
 #include "range.h"
@@ -9,29 +12,51 @@ namespace {
 
 // ----------------------------------------------------------- passes, shared between the threads
 
-// Copy the leading columns that `to` has room for. Returns the largest magnitude in all of `from`.
+// Copy the leading columns that `to` has room for.
 template <class S>
-RealOf<S> copy_columns(View<S> from, View<S> to, Pool& pool) {
-  using T = RealOf<S>;
-  const long parts = line_length(from) * kParts<S>;
-  std::atomic<T> largest{0};
-  for_ranges(pool, lines(from), line_length(from), [&](long first, long last) {
-    T found = 0;
-    for (long i = first; i < last; ++i) {
-      found = larger(found, largest_magnitude(reinterpret_cast<const T*>(line(from, i)), parts));
-      if (i < lines(to)) std::copy_n(line(from, i), line_length(to), line(to, i));
-    }
-    T known = largest;
-    while (!largest.compare_exchange_weak(known, larger(known, found))) {
-    }
+void copy_columns(View<S> from, View<S> to, Pool& pool) {
+  for_ranges(pool, lines(to), line_length(to), [&](long first, long last) {
+    for (long i = first; i < last; ++i) std::copy_n(line(from, i), line_length(to), line(to, i));
   });
-  return largest;
 }
 
+// The same, and find the powers of two for all columns of `from`.
 template <class S>
-void multiply_by(RealOf<S> factor, View<S> a, bool only_upper) {
+Scaling copy_and_judge(View<S> from, View<S> to, RealOf<S>* scales, Pool& pool) {
+  using T = RealOf<S>;
+  const long n = from.cols, length = line_length(from) * kParts<S>;
+  const bool by_rows = from.order == Order::kRows;
+  std::vector<T> largest(n * kParts<S>);  // of the real numbers of a row; by columns the first n
+  std::mutex mutex;
+  for_ranges(pool, lines(from), line_length(from), [&](long first, long last) {
+    std::vector<T> found(by_rows ? n * kParts<S> : 0);
+    for (long i = first; i < last; ++i) {
+      const T* x = reinterpret_cast<const T*>(line(from, i));
+      if (by_rows) {
+        include_magnitudes(x, length, found.data());
+      } else {
+        largest[i] = largest_magnitude(x, length);
+      }
+      if (i < lines(to)) std::copy_n(line(from, i), line_length(to), line(to, i));
+    }
+    if (!by_rows) return;
+    std::lock_guard<std::mutex> lock(mutex);
+    include_magnitudes(found.data(), length, largest.data());
+  });
+  Scaling scaling;
+  for (long j = 0; j < n; ++j) {
+    const bool pair = by_rows && kIsComplex<S>;
+    scales[j] = scale_for(pair ? larger(largest[2 * j], largest[2 * j + 1]) : largest[j]);
+    scaling.include(scales[j]);
+  }
+  return scaling;
+}
+
+// Divide the columns of the upper triangle by powers of two.
+template <class S>
+void divide_upper(View<S> a, const RealOf<S>* by) {
   for (long i = 0; i < a.rows; ++i) {
-    for (long j = only_upper ? i : 0; j < a.cols; ++j) a(i, j) *= factor;
+    for (long j = i; j < a.cols; ++j) a(i, j) *= 1 / by[j];
   }
 }
 
@@ -104,7 +129,8 @@ void factor_blocked(const QrProblem<S>& problem, Pool& pool) {
   const long q_cols = problem.q_full ? m : k;
   const typename Factorization<S>::Keep keep{problem.h != nullptr, wants_q};
   Workspace workspace(Factorization<S>::workspace(m, n, q_cols, keep) + Workspace::size<S>(k) +
-                      Workspace::size<S>(m * k));
+                      Workspace::size<S>(m * k) + Workspace::size<RealOf<S>>(n));
+  RealOf<S>* scales = workspace.take<RealOf<S>>(n);
   S* tau = problem.tau ? problem.tau : workspace.take<S>(k);
   View<S> work = in_place         ? dense(in_place, m, n, order)
                  : problem.q_full ? dense(problem.q_full, m, m, order)
@@ -112,21 +138,20 @@ void factor_blocked(const QrProblem<S>& problem, Pool& pool) {
                                   : dense(workspace.take<S>(m * k), m, k, order);
   if (by_product || !in_place) work = work.block(0, 0, m, k);
 
-  const RealOf<S> scale = scale_for(copy_columns(a, work, pool));
-  if (scale != scale) return fill_nan(problem);
-  if (scale != 1) {
+  const Scaling scaling = copy_and_judge(a, work, scales, pool);
+  if (!scaling.finite) return fill_nan(problem);
+  if (scaling.needed) {
     if (by_product) {  // of numbers out of range
       by_product = false;
       work = dense(in_place, m, n, order);
       copy_columns(a, work, pool);
     }
-    multiply_by(scale, work, false);
+    multiply_columns(work, [&](long j) { return scales[j]; });
   }
-  if (problem.scale) *problem.scale = scale;
 
   Factorization<S> factors(work, tau, q_cols, keep, workspace);
-  if (!factors.run()) return factor_lapack(problem);
-  if (scale != 1) multiply_by(1 / scale, work, true);
+  factors.run();
+  if (scaling.needed) divide_upper(work, scales);
   const View<S> r = dense(problem.r, k, n, order);
   if (problem.r) {
     copy_triangle(pool, RealOf<S>(1), work.block(0, 0, k, work.cols), k,

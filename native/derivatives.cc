@@ -279,7 +279,7 @@ void cotangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
     multiply(S(1), Op::kPlain, q.block(0, 0, m, factors.live), Op::kPlain,
              rbar.block(0, m, factors.live, n - m), S(0), rest);
   } else {
-    const S zero = S(0) * factors.scale;  // NaN if the scale is
+    const S zero = S(0) * factors.r(0, 0);  // NaN if the matrix is
     for (long l = 0; l < lines(rest); ++l) {
       std::fill(line(rest, l), line(rest, l) + line_length(rest), zero);
     }

@@ -4,52 +4,39 @@
 #include <cmath>
 #include <limits>
 
+#include "independent.h"
 #include "passes.h"
+#include "range.h"
 #include "workspace.h"
 
 namespace jaxqr {
 
-// |x|, whatever its exponent; NaN if a part is.
-template <class S>
-JAXQR_INLINE RealOf<S> modulus(S x) {
-  if constexpr (kIsComplex<S>) {
-    const RealOf<S> a = std::abs(x.real()), b = std::abs(x.imag());
-    const RealOf<S> large = a > b ? a : b, small = a > b ? b : a, ratio = small / large;
-    return large == 0 ? small : large * std::sqrt(1 + ratio * ratio);
-  } else {
-    return std::abs(x);
-  }
-}
-
 // (8.3): mark which of the leading columns of R count. `norms` is memory for k reals.
 template <class S>
-void find_independent(const DerivativeProblem<S>& problem, RealOf<S>* norms, bool* counts) {
+void find_independent(const DerivativeProblem<S>& problem, const View<S>& r, RealOf<S>* norms,
+                      bool* counts) {
   using T = RealOf<S>;
   const long k = problem.k();
   const bool by_rows = problem.order == Order::kRows;
-  const View<S> r = dense(problem.r, k, problem.n, problem.order);
-  // The weight keeps sums from overflow; it is well if the diagonal over the tolerance overflows.
-  const T weight = T(1) / (1 << 16);
-  const T tolerance = static_cast<T>(std::max(problem.m, problem.n)) *
-                      std::numeric_limits<T>::epsilon();
   std::fill(norms, norms + k, T(0));
   for (long l = 0; l < k; ++l) {
     const S* x = line(r, l);
     if (by_rows) {
-      for (long j = l; j < k; ++j) norms[j] += weight * modulus(x[j]);
+      for (long j = l; j < k; ++j) norms[j] += modulus(x[j]);
       continue;
     }
     constexpr int kSums = 16;  // a single sum would be a chain of dependent additions
     T sums[kSums] = {};
     long i = 0;
     for (; i + kSums <= l + 1; i += kSums) {
-      for (int s = 0; s < kSums; ++s) sums[s] += weight * modulus(x[i + s]);
+      for (int s = 0; s < kSums; ++s) sums[s] += modulus(x[i + s]);
     }
-    for (; i <= l; ++i) sums[0] += weight * modulus(x[i]);
+    for (; i <= l; ++i) sums[0] += modulus(x[i]);
     for (int s = 0; s < kSums; ++s) norms[l] += sums[s];
   }
   for (long j = 0; j < k; ++j) {
-    counts[j] = weight / tolerance * modulus(r(j, j)) > norms[j];
+    // not a number counts, so that it comes through
+    counts[j] = !(modulus(r(j, j)) <= tolerance_for<T>(k) * norms[j]);
     if (problem.pivoted && j) counts[j] = counts[j] && counts[j - 1];
   }
 }
@@ -58,25 +45,29 @@ void find_independent(const DerivativeProblem<S>& problem, RealOf<S>* norms, boo
 // own arrays, save for matrices that are scaled or have columns that do not count.
 template <class S>
 struct Factors {
+  using T = RealOf<S>;
+
   Factors(const DerivativeProblem<S>& problem, Pool& pool, Workspace& workspace)
-      : scale(*problem.scale),
+      : q(dense(problem.q, problem.m, problem.k(), problem.order)),
+        r(dense(problem.r, problem.k(), problem.n, problem.order)),
         counts(workspace.take<bool>(problem.k())),
-        all(judge(problem, workspace.take<RealOf<S>>(problem.k()), counts)),
+        norms(workspace.take<T>(problem.k())),
+        all(judge(problem)),
+        scale(find_scale(problem.k())),
         copies(copied_bytes(problem)) {
     const long k = problem.k(), n = problem.n;
-    live = k;
-    while (problem.pivoted && live && !counts[live - 1]) --live;
-    q = dense(problem.q, problem.m, k, problem.order);
-    r = dense(problem.r, k, n, problem.order);
     if (scale != 1) {
       const View<S> scaled = dense(copies.take<S>(k * n), k, n, problem.order);
       copy_triangle(pool, scale, r, k, scaled);
       r = scaled;
+      all = judge(problem);
     }
+    live = k;
+    while (problem.pivoted && live && !counts[live - 1]) --live;
     triangle = r.block(0, 0, k, k);
     if (all) return;
     const View<S> restricted = dense(copies.take<S>(k * k), k, k, problem.order);
-    copy_triangle(pool, RealOf<S>(1), triangle, k, restricted);
+    copy_triangle(pool, T(1), triangle, k, restricted);
     for (long i = 0; i < k; ++i) {
       for (long j = 0; !counts[i] && j < k; ++j) restricted(i, j) = i == j ? 1 : 0;
     }
@@ -84,27 +75,43 @@ struct Factors {
   }
 
   // Of the workspace that the constructor takes from.
-  static size_t bytes(long k) {
-    return Workspace::size<bool>(k) + Workspace::size<RealOf<S>>(k);
-  }
+  static size_t bytes(long k) { return Workspace::size<bool>(k) + Workspace::size<T>(k); }
 
-  RealOf<S> scale;
-  bool* counts;      // which columns count, (8.3)
-  bool all;          // whether all do
-  long live;         // rows of R that have a derivative: if pivoted, those of columns that count
   View<S> q;         // m x k
   View<S> r;         // k x n
+  bool* counts;      // which columns count, (8.3)
+  T* norms;          // of the leading columns
+  bool all;          // whether all columns count
+  T scale;           // a power of two
+  long live;         // rows of R that have a derivative: if pivoted, those of columns that count
   View<S> triangle;  // R_m of (8.5), k x k
 
  private:
-  static bool judge(const DerivativeProblem<S>& problem, RealOf<S>* norms, bool* counts) {
-    find_independent(problem, norms, counts);
+  bool judge(const DerivativeProblem<S>& problem) {
+    find_independent(problem, r, norms, counts);
     return std::all_of(counts, counts + problem.k(), [](bool c) { return c; });
   }
+
+  // It brings the largest and the smallest column to the two sides of 1, where one is extreme.
+  T find_scale(long k) const {
+    if (std::all_of(norms, norms + k, [](T norm) { return scale_for(norm) == 1; })) return 1;
+    T least = std::numeric_limits<T>::max(), most = 0;
+    for (long j = 0; j < k; ++j) {
+      T largest = 0;
+      for (long i = 0; i <= j; ++i) {
+        const S x = r(i, j);
+        largest = std::max({largest, std::abs(std::real(x)), std::abs(std::imag(x))});
+      }
+      if (largest > 0) least = std::min(least, largest);
+      most = std::max(most, largest);
+    }
+    return middle_scale(least, most);
+  }
+
   size_t copied_bytes(const DerivativeProblem<S>& problem) const {
     const long k = problem.k();
     return (scale == 1 ? 0 : Workspace::size<S>(k * problem.n)) +
-           (all ? 0 : Workspace::size<S>(k * k));
+           (scale == 1 && all ? 0 : Workspace::size<S>(k * k));
   }
 
   Workspace copies;

@@ -44,7 +44,6 @@ template <class S>
 void factor_empty(const QrProblem<S>& problem) {
   for (long b = 0; b < problem.batch; ++b) {
     const QrProblem<S> one = problem.slice(b, 1);
-    if (one.scale) *one.scale = 1;
     for (long j = 0; one.p && j < one.n; ++j) one.p[j] = static_cast<int32_t>(j);
     if (!one.q_full) continue;
     std::fill(one.q_full, one.q_full + one.m * one.m, S(0));

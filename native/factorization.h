@@ -45,17 +45,15 @@ class Factorization {
     panel_t_ = workspace.take<Pack<S>>(size.square);
   }
 
-  // False if digits were lost to underflow.
-  bool run() {
+  void run() {
     for (long first = 0; first < k_; first += widths_.block) {
       const BlockReflector<S> block = block_at(first);
-      if (!factor_columns(first, block)) return false;
+      factor_columns(first, block);
       const long rest = first + block.width();
       if (rest < a_.cols) {
         apply_left(block, true, a_.block(first, rest, a_.rows - first, a_.cols - rest), space_);
       }
     }
-    return true;
   }
 
   BlockReflector<S> block_at(long first) const {
@@ -85,19 +83,18 @@ class Factorization {
   };
 
   // The columns of `block`, which is filled in: by halves, until they are a panel.
-  bool factor_columns(long first, const BlockReflector<S>& block) {
+  void factor_columns(long first, const BlockReflector<S>& block) {
     const long width = block.width(), rows = a_.rows - first;
     if (width <= widths_.panel) return factor_leaf(first, block);
     const long left = round_up(width / 2, Panel<S>::kGroup), right = width - left;
     const BlockReflector<S> one{block.v.block(0, 0, rows, left), block.t.block(0, 0, left, left)};
     const BlockReflector<S> two{block.v.block(left, left, rows - left, right),
                                 block.t.block(left, left, right, right)};
-    if (!factor_columns(first, one)) return false;
+    factor_columns(first, one);
     apply_left(one, true, a_.block(first, first + left, rows, right), space_);
-    if (!factor_columns(first + left, two)) return false;
+    factor_columns(first + left, two);
     fill_zero(block.v.block(0, left, left, right));
     merge(one, two, block.t);
-    return true;
   }
 
   // T of two blocks in a row: T_12 = -T_1 V_1^H V_2 T_2.
@@ -112,13 +109,13 @@ class Factorization {
     fill_zero(t.block(left, 0, right, left));
   }
 
-  bool factor_leaf(long first, const BlockReflector<S>& block) {
+  void factor_leaf(long first, const BlockReflector<S>& block) {
     const long width = block.width(), rows = a_.rows - first;
     const View<S> columns = a_.block(first, first, rows, width);
     const Panel<S> panel(panel_, rows, width), r(panel_r_, width, width);
     const Panel<S> t(panel_t_, round_up(width, Panel<S>::kGroup), width);
     load_panel(columns, panel);
-    if (!factor_panel(panel, tau_ + first, r)) return false;
+    factor_panel(panel, tau_ + first, r);
     store_panel(panel, block.v);
     if (keep_.below_diagonal) store_panel(panel, columns);
     for (long j = 0; j < width; ++j) {
@@ -127,7 +124,6 @@ class Factorization {
     gram(panel, t);
     triangular_factor(tau_ + first, t);
     store_panel(t, block.t);
-    return true;
   }
 
   View<S> a_;

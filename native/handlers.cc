@@ -42,8 +42,6 @@ ffi::Error qr_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingRets res
         problem.tau = call.data<S>("tau", *to, kDataType<S>, {k});
       } else if (name == "p" && problem.pivoted()) {
         problem.p = call.data<int32_t>("p", *to, ffi::S32, {n});
-      } else if (name == "scale") {
-        problem.scale = call.data<RealOf<S>>("scale", *to, kDataType<RealOf<S>>, {1, 1});
       } else {
         call.fail("unknown output " + std::string(name));
       }
@@ -100,8 +98,8 @@ ffi::Error apply_handler(ffi::ThreadPool xla_pool, Buffer h, Buffer tau, Buffer 
 
 // The problem of both derivatives, but for what goes in and comes out.
 template <class S>
-DerivativeProblem<S> derivative(Call& call, const Buffer& q, const Buffer& r, const Buffer& scale,
-                                bool pivoted, bool transposed) {
+DerivativeProblem<S> derivative(Call& call, const Buffer& q, const Buffer& r, bool pivoted,
+                                bool transposed) {
   const long m = call.rows(), k = call.cols();
   const Dimensions dims = r.dimensions();
   const long n = dims.size() < 2 ? -1 : dims[dims.size() - (transposed ? 2 : 1)];
@@ -114,7 +112,6 @@ DerivativeProblem<S> derivative(Call& call, const Buffer& q, const Buffer& r, co
   problem.pivoted = pivoted;
   problem.q = static_cast<const S*>(q.untyped_data());
   problem.r = call.matrix<S>("r", r, k, n);
-  problem.scale = call.data<RealOf<S>>("scale", scale, kDataType<RealOf<S>>, {1, 1});
   return problem;
 }
 
@@ -137,13 +134,13 @@ void pair(Call& call, const Remaining& buffers, std::string_view names,
   });
 }
 
-ffi::Error tangent_handler(ffi::ThreadPool xla_pool, Buffer q, Buffer r, Buffer scale, Buffer da,
+ffi::Error tangent_handler(ffi::ThreadPool xla_pool, Buffer q, Buffer r, Buffer da,
                            ffi::RemainingRets results, std::string_view outputs, bool pivoted,
                            bool transposed) {
   Call call(q, transposed);
   return for_dtype(call.dtype(), [&](auto scalar) {
     using S = decltype(scalar);
-    auto problem = derivative<S>(call, q, r, scale, pivoted, transposed);
+    auto problem = derivative<S>(call, q, r, pivoted, transposed);
     problem.da = call.matrix<S>("da", da, problem.m, problem.n);
     pair(call, results, outputs, problem);
     if (call.failed()) return call.error();
@@ -153,13 +150,13 @@ ffi::Error tangent_handler(ffi::ThreadPool xla_pool, Buffer q, Buffer r, Buffer 
   });
 }
 
-ffi::Error cotangent_handler(ffi::ThreadPool xla_pool, Buffer q, Buffer r, Buffer scale,
+ffi::Error cotangent_handler(ffi::ThreadPool xla_pool, Buffer q, Buffer r,
                              ffi::RemainingArgs cotangents, ffi::Result<Buffer> abar,
                              std::string_view inputs, bool pivoted, bool transposed) {
   Call call(q, transposed);
   return for_dtype(call.dtype(), [&](auto scalar) {
     using S = decltype(scalar);
-    auto problem = derivative<S>(call, q, r, scale, pivoted, transposed);
+    auto problem = derivative<S>(call, q, r, pivoted, transposed);
     problem.da = call.matrix<S>("abar", *abar, problem.m, problem.n);
     pair(call, cotangents, inputs, problem);
     if (call.failed()) return call.error();
@@ -207,7 +204,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_qr_jvp, jaxqr::tangent_handler,
                                   .Arg<jaxqr::Buffer>()
                                   .Arg<jaxqr::Buffer>()
                                   .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
                                   .RemainingRets()
                                   .Attr<std::string_view>("outputs")
                                   .Attr<bool>("pivoted")
@@ -216,7 +212,6 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_qr_jvp, jaxqr::tangent_handler,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_qr_vjp, jaxqr::cotangent_handler,
                               jaxqr::ffi::Ffi::Bind()
                                   .Ctx<jaxqr::ffi::ThreadPool>()
-                                  .Arg<jaxqr::Buffer>()
                                   .Arg<jaxqr::Buffer>()
                                   .Arg<jaxqr::Buffer>()
                                   .RemainingArgs()

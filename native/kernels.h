@@ -34,8 +34,6 @@ struct QrProblem {
   S* h = nullptr;         // m x n: R, and the reflectors' vectors below its diagonal
   S* tau = nullptr;       // k: H_i = I - tau_i v_i v_i^H, Q = H_1 ... H_k
   int32_t* p = nullptr;   // n, counted from 0; null without pivoting
-  // 1: the power of two that A was multiplied by; NaN if A is not finite
-  RealOf<S>* scale = nullptr;
 
   long k() const { return m < n ? m : n; }
   bool pivoted() const { return pivoting != Pivoting::kNone; }
@@ -51,7 +49,6 @@ struct QrProblem {
     if (h) part.h += first * m * n;
     if (tau) part.tau += first * k();
     if (p) part.p += first * n;
-    if (scale) part.scale += first;
     return part;
   }
 };
@@ -103,7 +100,6 @@ struct DerivativeProblem {
   bool pivoted;          // columns that count are the leading run, (8.3)
   const S* q = nullptr;  // m x k
   const S* r = nullptr;  // k x n
-  const RealOf<S>* scale = nullptr;
   // tangent: A in, Q and R out where not null; cotangent: Q and R in where not null, A out
   S* da = nullptr;  // m x n
   S* dq = nullptr;  // m x k
@@ -116,7 +112,6 @@ struct DerivativeProblem {
     part.batch = count;
     part.q += first * m * k();
     part.r += first * k() * n;
-    part.scale += first;
     part.da += first * m * n;
     if (dq) part.dq += first * m * k();
     if (dr) part.dr += first * k() * n;
@@ -130,7 +125,7 @@ struct DerivativeProblem {
 template <class S>
 struct CodProblem {
   long batch, m, n;
-  double rcond;
+  double rcond;             // negative: columns are judged by their own size, (8.3)
   const S* a = nullptr;     // m x n
   S* h = nullptr;           // m x n
   S* tau = nullptr;         // n
@@ -185,7 +180,7 @@ template <class S>
 struct LstsqProblem {
   long batch, m, n, s;
   bool pivoting;
-  double rcond;
+  double rcond;                    // as of CodProblem
   const S* a = nullptr;            // m x n
   const S* b = nullptr;            // m x s
   S* x = nullptr;                  // n x s

@@ -4,7 +4,9 @@
 
 #include <limits>
 
+#include "independent.h"
 #include "lanes_derivatives_matrix.h"
+#include "range.h"
 
 namespace jaxqr {
 
@@ -106,8 +108,9 @@ JAXQR_INLINE Vector<RealOf<S>> modulus_bound(Pack<S> z) {
   return bound;
 }
 
-// The triangles of a group, multiplied by their scales, and R_m of (8.5). All columns of a matrix
-// that is NaN count, so that its results are NaN.
+// The triangles of a group, multiplied by their scales (8.8), and R_m of (8.5). All columns of a
+// matrix that is NaN count, so that its results are NaN; scales are finite, as they meet memory that
+// is read and never written.
 template <class S>
 class TriangleGroup {
  public:
@@ -130,8 +133,6 @@ class TriangleGroup {
 
   [[gnu::noinline]] void load(Lanes lanes) {
     load_lanes<S>(problem_.r, lanes, problem_.batch, places_, r_);
-    load_scale(lanes);
-    if (scaled_) scale_entries<S>(r_, scale_);
     judge(lanes.count);
     const Vector<T> one = broadcast(T(1));
     for (long j = 0; j < k_; ++j) reciprocals_[j] = counts_[j] ? one / r_(j, j).re : one;
@@ -148,42 +149,56 @@ class TriangleGroup {
   bool scaled() const { return scaled_; }  // whether a scale is not 1
 
  private:
-  void load_scale(Lanes lanes) {
-    const T* scales = problem_.scale + lanes.first;
-    if (lanes.count == kWidth<T>) {
-      scale_ = load_unaligned(scales);
-    } else {
-      scale_ = broadcast(T(1));
-      for (int l = 0; l < lanes.count; ++l) scale_[l] = scales[l];
-    }
-    scaled_ = any<T>(~(scale_ == 1));
-  }
-
   // (8.3). The usual case is found by a bound that is cheap for complex numbers.
   void judge(int count) {
     Mask<T> live = ~Mask<T>{};
     for (int l = count; l < kWidth<T>; ++l) live[l] = 0;
-    all_count_ = judge_by(live, [](Pack<S> z) { return modulus_bound<S>(z); });
+    bool ordinary = true;
+    const auto bound = [](Pack<S> z) { return modulus_bound<S>(z); };
+    all_count_ = judge_by(live, bound, ordinary);
+    scale_ = broadcast(T(1));
+    scaled_ = !ordinary;
+    if (scaled_) {
+      find_scale();
+      scale_entries<S>(r_, scale_);
+      all_count_ = judge_by(live, bound, ordinary);
+    }
     if (kIsComplex<S> && !all_count_) {
-      all_count_ = judge_by(live, [](Pack<S> z) { return modulus<S>(z); });
+      all_count_ = judge_by(live, [](Pack<S> z) { return modulus<S>(z); }, ordinary);
     }
     if (!problem_.pivoted) return;
     for (long j = 1; j < k_; ++j) counts_[j] &= counts_[j - 1];
   }
 
-  // Whether all columns of the matrices in live lanes count.
+  // Whether all columns of the matrices in live lanes count; and whether all are of ordinary size.
   template <class Size>
-  bool judge_by(Mask<T> live, Size size) {
-    const T larger = static_cast<T>(std::max(problem_.m, problem_.n));
-    const Vector<T> factor = broadcast(1 / (larger * std::numeric_limits<T>::epsilon()));
-    Mask<T> all = ~Mask<T>{};
+  bool judge_by(Mask<T> live, Size size, bool& ordinary) {
+    const Vector<T> factor = broadcast(1 / tolerance_for<T>(k_));
+    Mask<T> all = ~Mask<T>{}, inside = ~Mask<T>{};
     for (long j = 0; j < k_; ++j) {
       Vector<T> sum = size(r_(0, j));
       for (long i = 1; i <= j; ++i) sum += size(r_(i, j));
       counts_[j] = ~(size(r_(j, j)) * factor <= sum);
       all &= counts_[j];
+      inside &= ((sum >= 1 / kOrdinary<T>) & (sum <= kOrdinary<T>)) | (sum == 0);
     }
+    ordinary = !any<T>(~inside & live);
     return !any<T>(~all & live);
+  }
+
+  // The scale brings the largest and the smallest column to the two sides of 1.
+  void find_scale() {
+    Vector<T> least = broadcast(std::numeric_limits<T>::max()), most{};
+    for (long j = 0; j < k_; ++j) {
+      Vector<T> largest{};
+      for (long i = 0; i <= j; ++i) {
+        largest = maximum<T>(absolute<T>(r_(i, j).re), largest);
+        if constexpr (kIsComplex<S>) largest = maximum<T>(absolute<T>(r_(i, j).im), largest);
+      }
+      least = (largest > 0) & (largest < least) ? largest : least;
+      most = maximum<T>(largest, most);
+    }
+    for (int l = 0; l < kWidth<T>; ++l) scale_[l] = middle_scale<T>(least[l], most[l]);
   }
 
   // R_m, but for its diagonal, which is in the reciprocals.

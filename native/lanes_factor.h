@@ -1,11 +1,9 @@
-// The factorization of a batch, group by group: packing, scaling, the results, and the matrices
-// that lanes cannot serve.
+// The factorization of a batch, group by group: packing, scaling, and the results.
 #pragma once
 
 #include <algorithm>
 #include <limits>
 
-#include "blas.h"
 #include "lanes.h"
 #include "lanes_kernels.h"
 #include "lanes_pivoted.h"
@@ -29,22 +27,6 @@ Mask<T> pack_largest(const T* from, long length, int count, const Place* place, 
   });
   return largest;
 }
-
-// What the matrices of a group are multiplied by: powers of two, or NaN if one is not finite.
-template <class T>
-struct Scales {
-  explicit Scales(Vector<T> largest) : factors(broadcast(T(1))) {
-    constexpr T kSafe = sizeof(T) == 8 ? T(0x1p200) : T(0x1p20);
-    const Mask<T> ordinary = (largest >= 1 / kSafe) & (largest <= kSafe);
-    needed = any<T>(~(ordinary | (largest == 0)));
-    for (int l = 0; needed && l < kWidth<T>; ++l) factors[l] = scale_for<T>(largest[l]);
-  }
-
-  bool finite(int lane) const { return factors[lane] == factors[lane]; }
-
-  Vector<T> factors;
-  bool needed;
-};
 
 // The tables of a factorization, the same for all of its groups.
 template <class S>
@@ -86,8 +68,10 @@ class QrBlock {
     q_ = {memory_.take<Pack<S>>(Panels<S>::size(m, q_cols_)), m};
     Pack<S>* tau = memory_.take<Pack<S>>(k);
     h_ = {{a, m}, k, tau, memory_.take<Pack<S>>(k * kPanel<S>)};
+    scales_ = memory_.take<Vector<T>>(n);
     if (!block.pivoted()) return;
     squares_ = memory_.take<Vector<T>>(2 * n);
+    powers_ = memory_.take<Vector<T>>(n);
     p_ = memory_.take<int32_t>(n * kWidth<T>);
   }
 
@@ -102,45 +86,74 @@ class QrBlock {
     const long m = block_.m, n = block_.n, k = block_.k(), pivoted = block_.pivoted() ? n : 0;
     return Workspace::size<Pack<S>>(Panels<S>::size(m, n) + 1) +
            Workspace::size<Pack<S>>(Panels<S>::size(m, q_cols_)) + Workspace::size<Pack<S>>(k) +
-           Workspace::size<Pack<S>>(k * kPanel<S>) + Workspace::size<Vector<T>>(2 * pivoted) +
+           Workspace::size<Pack<S>>(k * kPanel<S>) + Workspace::size<Vector<T>>(n) +
+           Workspace::size<Vector<T>>(2 * pivoted) + Workspace::size<Vector<T>>(pivoted) +
            Workspace::size<int32_t>(kWidth<T> * pivoted);
   }
 
-  // Factor the first group of `rest`, which is what is left of the block.
+  // Factor the first group of `rest`, which is what is left of the block. Where the squares of a
+  // column of one of its matrices leave the range of the type, all is done again with columns that
+  // are brought near one; that changes nothing for the other matrices.
   void factor_group(const QrProblem<S>& rest) {
-    const long m = rest.m, n = rest.n, length = m * n * kParts<S>;
     const int count = group_count<T>(rest.batch);
-    const Mask<T> largest = pack_largest<T>(reals(rest.a), length, count, places_.a,
-                                            rest.batch * length, vectors(h_.v.data));
-    const Scales<T> scales(reinterpret_cast<Vector<T>>(largest));
-    if (scales.needed) multiply_rows(scales.factors, m);
-    const Mask<T> lost = rest.pivoted()
-                             ? PivotedFactor<S>(h_, n, squares_, p_).run()
-                             : factor_packed<S>(h_, n);
-    form_packed<S>(h_, q_cols_, q_);
-    if (scales.needed) multiply_rows(1 / scales.factors, 0);
-    write(rest, count, scales);
-    for (int l = 0; l < count; ++l) {
-      if (!scales.finite(l)) {
-        fill_nan(rest.slice(l, 1));
-      } else if (lost[l]) {
-        factor_lapack(rest.slice(l, 1));
+    const Vector<T> largest = reinterpret_cast<Vector<T>>(load(rest, count));
+    Rescue<T> rescue;
+    if (!any<T>(~(largest <= kOrdinary<T>))) {
+      factor(rescue);
+      if (!any<T>(rescue.lost)) {
+        form_packed<S>(h_, q_cols_, q_);
+        return write(rest, count);
       }
+      load(rest, count);
+    }
+    rescue.careful = true;
+    const Mask<T> finite = scale_columns();
+    factor(rescue);
+    form_packed<S>(h_, q_cols_, q_);
+    unscale_columns();
+    write(rest, count);
+    for (int l = 0; l < count; ++l) {
+      if (!finite[l]) fill_nan(rest.slice(l, 1));
     }
   }
 
-  // Multiply the upper triangle, and `below` more rows of every column.
-  void multiply_rows(Vector<T> by, long below) {
+  Mask<T> load(const QrProblem<S>& rest, int count) {
+    const long length = rest.m * rest.n * kParts<S>;
+    return pack_largest<T>(reals(rest.a), length, count, places_.a, rest.batch * length,
+                           vectors(h_.v.data));
+  }
+
+  void factor(Rescue<T>& rescue) {
+    if (!block_.pivoted()) return factor_packed<S>(h_, block_.n, rescue);
+    PivotedFactor<S>(h_, block_.n, squares_, powers_, scales_, p_, rescue).run();
+  }
+
+  // Multiply the columns by powers of two. Returns the lanes whose matrix is finite; in the others
+  // the powers are 1, as nothing depends on them.
+  Mask<T> scale_columns() {
+    Mask<T> finite = ~Mask<T>{};
     for (long j = 0; j < block_.n; ++j) {
-      for (long i = 0; i < std::min(block_.m, j + 1 + below); ++i) {
-        *h_.v.at(i, j) = scale(*h_.v.at(i, j), by);
+      const Vector<T> largest = largest_entry<S>(h_.v.at(0, j), block_.m);
+      for (int l = 0; l < kWidth<T>; ++l) {
+        const T own = scale_for<T>(largest[l]);
+        if (own != own) finite[l] = 0;
+        scales_[j][l] = own != own ? 1 : own;
       }
+      scale_column<S>(h_.v.at(0, j), block_.m, scales_[j]);
+    }
+    return finite;
+  }
+
+  // Divide the columns of R, which pivoting has permuted with their powers.
+  void unscale_columns() {
+    for (long j = 0; j < block_.n; ++j) {
+      scale_column<S>(h_.v.at(0, j), std::min(block_.m, j + 1), 1 / scales_[j]);
     }
   }
 
   // Nothing that is written here, or for a later group, lies in an earlier group's matrices; so
   // matrices that need it may be written anew after this.
-  void write(const QrProblem<S>& to, int count, const Scales<T>& scales) const {
+  void write(const QrProblem<S>& to, int count) const {
     const long m = to.m, n = to.n, k = to.k();
     const auto put = [&](const Pack<S>* from, const Place* place, long entries, S* out) {
       if (!out) return;
@@ -153,7 +166,6 @@ class QrBlock {
     put(h_.v.data, places_.a, m * n, to.h);
     put(h_.tau, places_.tau, k, to.tau);
     if (to.p) std::copy(p_, p_ + count * n, to.p);
-    for (int l = 0; to.scale && l < count; ++l) to.scale[l] = scales.factors[l];
   }
 
   const QrProblem<S> block_;
@@ -162,7 +174,8 @@ class QrBlock {
   Workspace memory_;
   Reflectors<S> h_;
   Panels<S> q_;
-  Vector<T>* squares_ = nullptr;
+  Vector<T>* scales_;  // of the columns, where they had to be multiplied
+  Vector<T>*squares_ = nullptr, *powers_ = nullptr;
   int32_t* p_ = nullptr;
 };
 

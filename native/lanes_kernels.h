@@ -50,20 +50,31 @@ void apply_to_panel(const Reflectors<S>& h, long count, Pack<S>* c) {
   }
 }
 
-// Factor n columns in place. Returns the lanes that lost accuracy.
+// Mark the lanes in which the square of a column's norm is too small to be trusted, among the
+// columns from `first` on of a matrix.
 template <class S>
-Mask<RealOf<S>> factor_packed(const Reflectors<S>& h, long n) {
-  Mask<RealOf<S>> lost{};
+void mark_small_columns(const Panels<S>& v, long first, long n, Rescue<RealOf<S>>& rescue) {
+  for (long j = first; j < n; ++j) {
+    const Mask<RealOf<S>> small = small_squares<RealOf<S>>(sum_of_squares<S>(v.at(0, j), v.rows));
+    if (any<RealOf<S>>(small)) rescue.lost |= small & nonzero<S>(v.at(0, j), v.rows);
+  }
+}
+
+// Factor n columns in place.
+template <class S>
+void factor_packed(const Reflectors<S>& h, long n, Rescue<RealOf<S>>& rescue) {
   for (long j = 0; j < n; j += kPanel<S>) {
     with_width<kPanel<S>>(std::min<long>(kPanel<S>, n - j), [&](auto width) {
       constexpr int P = decltype(width)::value;
       apply_to_panel<S, true, P>(h, std::min(j, h.count), h.v.at(0, j));
       if (j >= h.count) return;
-      lost |= factor_panel<S, P>(h.v.at(j, j), h.v.rows - j, std::min<long>(P, h.count - j),
-                                 h.tau + j, h.gram + j * kPanel<S>);
+      factor_panel<S, P>(h.v.at(j, j), h.v.rows - j, std::min<long>(P, h.count - j), h.tau + j,
+                         h.gram + j * kPanel<S>, rescue);
     });
   }
-  return lost;
+  // the other columns have met a reflector of their own, and been looked at
+  const long reflected = std::min(h.count, h.v.rows - 1);
+  if (!rescue.careful) mark_small_columns<S>(h.v, reflected, n, rescue);
 }
 
 // Fill in h.gram from the vectors.

@@ -1,8 +1,10 @@
 // Householder's method on packed matrices, one matrix in each lane: the reflectors of a panel.
 //
-// Scalars here are Packs: every branch is on shapes, never on values, except the search for
-// columns that lost their accuracy.
+// Scalars here are Packs: every branch is on shapes, never on values, except for columns whose
+// squares are zero or leave the range of the type.
 #pragma once
+
+#include <algorithm>
 
 #include "range.h"
 #include "scalars.h"
@@ -56,11 +58,12 @@ JAXQR_INLINE Vector<T> with_opposite_sign(Vector<T> x, Vector<T> of) {
 }
 
 // The reflector of a column with `alpha` on the diagonal; `squares` is the sum of the squares that
-// it annihilates: of the entries below the diagonal and of alpha's imaginary part.
+// it annihilates: of the entries below the diagonal and of alpha's imaginary part. It is the
+// identity in the `trivial` lanes, in which there is nothing to annihilate.
 template <class S>
-JAXQR_INLINE Reflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> squares) {
+JAXQR_INLINE Reflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> squares,
+                                         Mask<RealOf<S>> trivial) {
   using T = RealOf<S>;
-  const auto trivial = squares == 0;
   const Vector<T> norm = square_root<T>(alpha.re * alpha.re + squares);
   const Vector<T> beta = trivial ? alpha.re : with_opposite_sign<T>(norm, alpha.re);
   Pack<S> d = alpha;  // alpha - beta
@@ -108,16 +111,67 @@ __attribute__((noinline)) Mask<RealOf<S>> nonzero(const Pack<S>* x, long rows) {
   return found;
 }
 
-// The lanes in which the squares that a reflector annihilates in the column x are too small for it
-// although they are not all zero.
+// In each lane the largest magnitude of a column's real numbers.
 template <class S>
-JAXQR_INLINE Mask<RealOf<S>> lost_squares(Vector<RealOf<S>> squares, const Pack<S>* x, long rows) {
+__attribute__((noinline)) Vector<RealOf<S>> largest_entry(const Pack<S>* x, long rows) {
   using T = RealOf<S>;
-  const Mask<T> small = small_squares<T>(squares);
-  if (__builtin_expect(!any<T>(small), true)) return Mask<T>{};
+  const Mask<T> magnitude = ~reinterpret_cast<Mask<T>>(broadcast(-T(0)));
+  Mask<T> largest{};
+  const auto include = [&](Vector<T> part) {
+    const Mask<T> bits = reinterpret_cast<Mask<T>>(part) & magnitude;
+    largest = bits > largest ? bits : largest;
+  };
+  for (long i = 0; i < rows; ++i) {
+    include(x[i * kPanel<S>].re);
+    if constexpr (kIsComplex<S>) include(x[i * kPanel<S>].im);
+  }
+  return reinterpret_cast<Vector<T>>(largest);
+}
+
+template <class S>
+inline void scale_column(Pack<S>* x, long rows, Vector<RealOf<S>> by) {
+  for (long i = 0; i < rows; ++i) x[i * kPanel<S>] = scale(x[i * kPanel<S>], by);
+}
+
+// Where sums of squares are too small to be trusted: a first attempt only marks the lanes, and its
+// results are thrown away; the second, on columns that are brought near one, finds such lanes only
+// where columns nearly depend on each other, and brings what is left near one as well.
+template <class T>
+struct Rescue {
+  bool careful = false;  // the second attempt
+  Mask<T> lost{};        // the first one's lanes
+};
+
+// What is found of a column whose squares are zero or too small in some lanes.
+template <class S>
+struct Inspection {
+  Mask<RealOf<S>> trivial;            // there is nothing to annihilate
+  Vector<RealOf<S>> squares, inverse;  // below the diagonal; of what it was multiplied by
+};
+
+// Look at a column from its diagonal on, given the sum of the squares below it.
+template <class S>
+__attribute__((noinline)) Inspection<S> inspect_column(Pack<S>* x, long rows,
+                                                       Vector<RealOf<S>> squares,
+                                                       Rescue<RealOf<S>>& rescue) {
+  using T = RealOf<S>;
   Mask<T> found = nonzero<S>(x + kPanel<S>, rows - 1);
   if constexpr (kIsComplex<S>) found |= x->im != 0;
-  return small & found;
+  const Mask<T> small = found & small_squares<T>(squares + abs2(*x));
+  const Vector<T> one = broadcast(T(1));
+  if (!any<T>(small)) return {~found, squares, one};
+  if (!rescue.careful) {
+    rescue.lost |= small;
+    return {~found, squares, one};
+  }
+  const Vector<T> largest = largest_entry<S>(x, rows);
+  Vector<T> factor = one;
+  for (int l = 0; l < kWidth<T>; ++l) {
+    if (small[l]) factor[l] = power_for<T>(largest[l]);
+  }
+  scale_column<S>(x, rows, factor);
+  const Vector<T> anew = sum_of_squares<S>(x + kPanel<S>, rows - 1);
+  return {~found, small ? anew : squares, 1 / factor};
 }
 
 // ------------------------------------------------------------------- the reflectors of a panel
@@ -132,15 +186,14 @@ class PanelFactor {
  public:
   using T = RealOf<S>;
 
-  PanelFactor(Pack<S>* x, long rows, Pack<S>* tau, Pack<S>* gram)
-      : x_(x), rows_(rows), tau_(tau), gram_(gram) {}
+  PanelFactor(Pack<S>* x, long rows, Pack<S>* tau, Pack<S>* gram, Rescue<T>& rescue)
+      : x_(x), rows_(rows), tau_(tau), gram_(gram), rescue_(rescue) {}
 
-  // Eliminate `count` of the columns, and return the lanes that lost accuracy.
-  JAXQR_INLINE Mask<T> run(long count) {
+  // Eliminate `count` of the columns.
+  JAXQR_INLINE void run(long count) {
     clear();
     for (long i = 1; i < rows_; ++i) gather<0>(row(i));
     eliminate<0>(count);
-    return lost_;
   }
 
  private:
@@ -167,12 +220,26 @@ class PanelFactor {
   JAXQR_INLINE void eliminate(long count) {
     if (C >= count) return;
     Pack<S>* top = row(C);
-    Vector<T> squares = products_[C].re;
+    Vector<T> squares = products_[C].re, inverse = broadcast(T(1));
+    const Vector<T> diagonal = abs2(top[C]);
+    Mask<T> trivial = squares == 0;
+    if (__builtin_expect(any<T>(trivial | small_squares<T>(squares + diagonal)), false)) {
+      const Inspection<S> found = inspect_column<S>(top + C, rows_ - C, squares, rescue_);
+      trivial = found.trivial;
+      squares = found.squares;
+      inverse = found.inverse;
+      const Mask<T> changed = inverse != 1;
+      if (any<T>(changed)) {
+        Pack<S> products[P];
+        std::copy(products_, products_ + P, products);
+        multiply_anew(top, rows_ - C, C, changed, products);
+        std::copy(products, products + P, products_);
+      }
+    }
     if constexpr (kIsComplex<S>) squares += top[C].im * top[C].im;
-    lost_ |= lost_squares<S>(squares, top + C, rows_ - C);
-    const Reflector<S> reflector = make_reflector<S>(top[C], squares);
+    const Reflector<S> reflector = make_reflector<S>(top[C], squares, trivial);
     tau_[C] = reflector.tau;
-    top[C] = from_real<S>(reflector.beta);
+    top[C] = from_real<S>(reflector.beta * inverse);
     const Pack<S> adjoint_inverse = conj(reflector.inverse);
     Pack<S> w[P];
     JAXQR_UNROLL
@@ -196,6 +263,19 @@ class PanelFactor {
     if constexpr (C + 1 < P) eliminate<C + 1>(count);
   }
 
+  // The products of a column that was multiplied, where it was. This object must stay in registers,
+  // so nothing that is not inlined may know it.
+  static __attribute__((noinline)) void multiply_anew(const Pack<S>* x, long rows, int column,
+                                                      Mask<T> changed, Pack<S> (&products)[P]) {
+    Pack<S> anew[P];
+    std::fill(anew, anew + P, Pack<S>::zero());
+    for (long i = 1; i < rows; ++i) {
+      const Pack<S>* row = x + i * kPanel<S>;
+      for (int c = 0; c < P; ++c) add_adjoint_product(anew[c], row[column], row[c]);
+    }
+    for (int c = 0; c < P; ++c) products[c] = select(changed, anew[c], products[c]);
+  }
+
   template <int C>
   JAXQR_INLINE void reflect(Pack<S>* x, Pack<S> inverse, const Pack<S> (&w)[P]) {
     x[C] = x[C] * inverse;
@@ -207,13 +287,13 @@ class PanelFactor {
   long rows_;
   Pack<S>*tau_, *gram_;
   Pack<S> products_[P];
-  Mask<T> lost_{};
+  Rescue<T>& rescue_;
 };
 
 template <class S, int P>
-__attribute__((noinline)) Mask<RealOf<S>> factor_panel(Pack<S>* x, long rows, long count,
-                                                       Pack<S>* tau, Pack<S>* gram) {
-  return PanelFactor<S, P>(x, rows, tau, gram).run(count);
+__attribute__((noinline)) void factor_panel(Pack<S>* x, long rows, long count, Pack<S>* tau,
+                                            Pack<S>* gram, Rescue<RealOf<S>>& rescue) {
+  PanelFactor<S, P>(x, rows, tau, gram, rescue).run(count);
 }
 
 }  // namespace jaxqr

@@ -78,7 +78,7 @@ void store_panel(Panel<S> from, View<S> to) {
 // Left-looking: every group of columns receives the groups of reflectors before it, then is
 // factored itself.
 template <class S>
-bool factor_panel(Panel<S> panel, S* tau, Panel<S> r) {
+void factor_panel(Panel<S> panel, S* tau, Panel<S> r) {
   S t[Panel<S>::kMostColumns / kGroup][kGroup][kGroup];
   for (long c = 0; c < panel.cols; c += kGroup) {
     for (long g = 0; g < c; g += kGroup) {
@@ -89,10 +89,9 @@ bool factor_panel(Panel<S> panel, S* tau, Panel<S> r) {
     }
     PanelGroup<S> group(panel, c, tau, r);
     const long count = std::min<long>(kGroup, panel.cols - c);
-    if (!group.eliminate(count)) return false;
+    group.eliminate(count);
     if (c + count < panel.cols) group.triangular_factor(t[c / kGroup]);
   }
-  return true;
 }
 
 template <class S>
@@ -179,7 +178,7 @@ void store_product(Panel<S> v, Panel<S> z, View<S> q) {
 #define INSTANTIATE(S)                                              \
   template void load_panel<S>(View<S>, Panel<S>);                         \
   template void store_panel<S>(Panel<S>, View<S>);                        \
-  template bool factor_panel<S>(Panel<S>, S*, Panel<S>);            \
+  template void factor_panel<S>(Panel<S>, S*, Panel<S>);            \
   template void gram<S>(Panel<S>, Panel<S>);                        \
   template void triangular_factor<S>(const S*, Panel<S>);           \
   template void multiply_triangle<S>(Panel<S>, bool, Panel<S>, Panel<S>); \

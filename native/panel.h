@@ -60,9 +60,10 @@ void store_panel(Panel<S> from, View<S> to);
 
 // Householder's method with LAPACK's conventions, for at least as many rows as columns. On return
 // the panel holds V, the vectors of the reflectors with their ones and zeros, and the upper
-// triangle of `r` is R's. False if squares underflowed, which costs digits.
+// triangle of `r` is R's. The squares of a whole column must not leave the range of the type; what
+// is left of it in its turn may be of any size.
 template <class S>
-bool factor_panel(Panel<S> panel, S* tau, Panel<S> r);
+void factor_panel(Panel<S> panel, S* tau, Panel<S> r);
 
 // T of H_1 ... H_n = I - V T V^H by columns, (4.2), from tau and the products V^H V, of which `t`
 // holds those above its diagonal. The rows of `t` are rounded up to a group, too.

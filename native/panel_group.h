@@ -27,12 +27,11 @@ class PanelGroup {
     for (int c = 0; c < kColumns; ++c) x_[c] = panel.column(first + c);
   }
 
-  // Eliminate `count` of them. False if squares underflowed.
-  bool eliminate(long count) {
+  // Eliminate `count` of them.
+  void eliminate(long count) {
     for (long c = 0; c < count; ++c) move_above(c);
     gather();
     eliminate_from<0>(count);
-    return exact_;
   }
 
   // T of the group by columns, as in `triangular_factor`.
@@ -122,27 +121,58 @@ class PanelGroup {
       r_.set(i, j, panel_.get(i, j));
       if (i / kLanes < j / kLanes) panel_.set(i, j, 0);
     }
-    const T re = std::real(alpha), im = std::imag(alpha);
-    const T rest = std::real(products_[c]) + im * im;
-    const bool trivial = rest == 0 && is_zero_below(j);
-    exact_ &= rest + re * re >= kLeastSquare<T> || (trivial && re == 0);
-    if (trivial) {
-      tau_[c] = 0;
-      r_.set(j, j, re);
-      return 0;
+    const auto annihilated = [&] {
+      return std::real(products_[c]) + std::imag(alpha) * std::imag(alpha);
+    };
+    const auto square_of_norm = [&] {
+      return annihilated() + std::real(alpha) * std::real(alpha);
+    };
+    T power = 1;
+    if (annihilated() == 0 || square_of_norm() < kLeastSquare<T>) {
+      const T below = largest_below(c);
+      if (below == 0 && std::imag(alpha) == 0) {
+        tau_[c] = 0;
+        r_.set(j, j, std::real(alpha));
+        return 0;
+      }
+      if (square_of_norm() < kLeastSquare<T>) {  // what is left is brought near one
+        const T largest = std::max({below, std::abs(std::real(alpha)), std::abs(std::imag(alpha))});
+        power = power_for(largest);
+        multiply_column(c, power);
+        alpha *= power;
+      }
     }
-    const ScalarReflector<S> reflector = reflector_of(alpha, rest);
+    const ScalarReflector<S> reflector = reflector_of(alpha, annihilated());
     tau_[c] = reflector.tau;
-    r_.set(j, j, reflector.beta);
+    r_.set(j, j, reflector.beta / power);
     return reflector.inverse;
   }
 
-  // Whether column j is zero below its diagonal, whose imaginary part counts as well.
-  bool is_zero_below(long j) const {
-    for (long i = j + 1; i < panel_.rows; ++i) {
-      if (panel_.get(i, j) != S(0)) return false;
+  // The entries of column c in pack i that are below its diagonal.
+  Pack<S> below_diagonal(int c, long i) const {
+    const long j = first_ + c;
+    const Pack<S> x = x_[c][i];
+    return i > j / kLanes ? x : select(rows_below(j, i), x, Pack<S>::zero());
+  }
+
+  // The largest magnitude of the real numbers of column c below its diagonal.
+  T largest_below(int c) const {
+    const long i = (first_ + c) / kLanes;
+    const Pack<S> top = below_diagonal(c, i);
+    return larger(largest_in_packs(&top, 0, 1), largest_in_packs(x_[c], i + 1, packs_));
+  }
+
+  // Multiply column c by a power of two, and find its products with the others anew.
+  void multiply_column(int c, T power) {
+    const long top = (first_ + c) / kLanes;
+    scale_packs(x_[c], top, packs_, power);
+    for (int other = 0; other < kColumns; ++other) {
+      Pack<S> total = Pack<S>::zero();
+      for (long i = top; i < packs_; ++i) {
+        add_adjoint_product(total, below_diagonal(c, i), x_[other][i]);
+      }
+      products_[other] = sum(total);
     }
-    return std::imag(panel_.get(j, j)) == 0;
   }
 
   // x_C := v, x_c -= v z_c, and the products of the column after C.
@@ -189,7 +219,6 @@ class PanelGroup {
   Pack<S>* x_[kColumns];
   S products_[kColumns];  // of the column to eliminate next with all, below its diagonal
   S gram_[kColumns][kColumns];  // v_l^H v_p at [p][l]
-  bool exact_ = true;
 };
 
 }  // namespace jaxqr

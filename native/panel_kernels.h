@@ -2,6 +2,8 @@
 // columns in registers.
 #pragma once
 
+#include <algorithm>
+
 #include "panel.h"
 #include "range.h"
 
@@ -120,27 +122,21 @@ inline void group_factor(const S* tau, const S (&products)[kGroup][kGroup],
   }
 }
 
+// The largest magnitude of the real numbers in the packs from `first` on.
 template <class S>
-struct Elimination {
-  S tau;
-  RealOf<S> beta;
-  bool exact;  // no squares were lost
-};
-
-template <class S>
-bool is_zero(const Pack<S>* x, long first, long last) {
+RealOf<S> largest_in_packs(const Pack<S>* x, long first, long last) {
   const RealOf<S>* parts = reinterpret_cast<const RealOf<S>*>(x + first);
-  return largest_magnitude(parts, (last - first) * kParts<S> * kWidth<RealOf<S>>) == 0;
+  return largest_magnitude(parts, (last - first) * kParts<S> * kWidth<RealOf<S>>);
 }
 
-// The reflector that annihilates column j below its entry j; the column becomes its vector.
 template <class S>
-Elimination<S> eliminate(Panel<S> panel, long j) {
+void scale_packs(Pack<S>* x, long first, long last, RealOf<S> by) {
+  for (long i = first; i < last; ++i) x[i] = scale(x[i], broadcast(by));
+}
+
+template <class S>
+RealOf<S> squares_of_packs(const Pack<S>* x, long first, long last) {
   using T = RealOf<S>;
-  Pack<S>* x = panel.column(j);
-  const long first = j / Panel<S>::kLanes, last = panel.packs();
-  const S alpha = panel.get(j, j);
-  panel.set(j, j, 0);
   Vector<T> even{}, odd{};
   long i = first;
   for (; i + 2 <= last; i += 2) {
@@ -148,17 +144,47 @@ Elimination<S> eliminate(Panel<S> panel, long j) {
     odd += abs2(x[i + 1]);
   }
   if (i < last) even += abs2(x[i]);
-  const T re = std::real(alpha), im = std::imag(alpha), rest = sum<T>(even + odd) + im * im;
-  const bool exact = rest + re * re >= kLeastSquare<T>;
-  if ((rest == 0 || !exact) && im == 0 && is_zero(x, first, last)) {
-    panel.set(j, j, 1);
-    return {0, re, true};
+  return sum<T>(even + odd);
+}
+
+template <class S>
+struct Elimination {
+  S tau;
+  RealOf<S> beta;
+};
+
+// The reflector that annihilates column j below its entry j; the column becomes its vector.
+template <class S>
+Elimination<S> eliminate(Panel<S> panel, long j) {
+  using T = RealOf<S>;
+  Pack<S>* x = panel.column(j);
+  const long first = j / Panel<S>::kLanes, last = panel.packs();
+  S alpha = panel.get(j, j);
+  panel.set(j, j, 0);
+  const auto squares = [&] {
+    return squares_of_packs(x, first, last) + std::imag(alpha) * std::imag(alpha);
+  };
+  T rest = squares(), power = 1;
+  const auto square_of_norm = [&] { return rest + std::real(alpha) * std::real(alpha); };
+  if (rest == 0 || square_of_norm() < kLeastSquare<T>) {
+    const T below = largest_in_packs(x, first, last);
+    if (below == 0 && std::imag(alpha) == 0) {
+      panel.set(j, j, 1);
+      return {0, std::real(alpha)};
+    }
+    if (square_of_norm() < kLeastSquare<T>) {  // what is left of the column is brought near one
+      const T largest = std::max({below, std::abs(std::real(alpha)), std::abs(std::imag(alpha))});
+      power = power_for(largest);
+      scale_packs(x, first, last, power);
+      alpha *= power;
+      rest = squares();
+    }
   }
   const ScalarReflector<S> reflector = reflector_of(alpha, rest);
   const Pack<S> factor = spread(reflector.inverse);
-  for (i = first; i < last; ++i) x[i] = x[i] * factor;
+  for (long i = first; i < last; ++i) x[i] = x[i] * factor;
   panel.set(j, j, 1);
-  return {reflector.tau, reflector.beta, exact};
+  return {reflector.tau, reflector.beta / power};
 }
 
 }  // namespace jaxqr

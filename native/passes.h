@@ -102,6 +102,17 @@ void for_pairs(Pool& pool, const View<S>& x, const OnPair& on_pair,
   });
 }
 
+// Multiply column j by factor(j).
+template <class S, class Factor>
+void multiply_columns(const View<S>& x, const Factor& factor) {
+  for (long l = 0; l < lines(x); ++l) {
+    S* entries = line(x, l);
+    for (long i = 0; i < line_length(x); ++i) {
+      entries[i] *= factor(x.order == Order::kRows ? i : l);
+    }
+  }
+}
+
 // Set to zero the columns that do not count.
 template <class S>
 void drop_columns(const bool* counts, const View<S>& x) {

@@ -2,6 +2,7 @@
 #include "pivoted_panel.h"
 #include "randomized_factorization.h"
 #include "routines.h"
+#include "tall.h"
 
 namespace jaxqr {
 namespace {
@@ -23,11 +24,12 @@ void for_blocks(Pool& pool, View<S> view, Panel<S> panel, const Body& body) {
   });
 }
 
+// Divide the columns of the upper triangle by powers of two.
 template <class S>
-void multiply_by(Pool& pool, RealOf<S> factor, View<S> a, bool only_upper) {
+void divide_upper(Pool& pool, View<S> a, const RealOf<S>* by) {
   for_ranges(pool, a.rows, a.cols, [=](long begin, long end) {
     for (long i = begin; i < end; ++i) {
-      for (long j = only_upper ? i : 0; j < a.cols; ++j) a(i, j) *= factor;
+      for (long j = i; j < a.cols; ++j) a(i, j) *= 1 / by[j];
     }
   });
 }
@@ -59,65 +61,103 @@ void form_in_place(Pool& pool, Panel<S> a, const S* tau, long k, long cols) {
   }
 }
 
-// A matrix that is not finite: its permutation is the identity.
+// The arrays of a factorization, in memory that is large enough for either way to choose pivots.
 template <class S>
-void fill_pivoted_nan(const QrProblem<S>& problem) {
-  fill_nan(problem);
-  for (long j = 0; problem.p && j < problem.n; ++j) problem.p[j] = static_cast<int32_t>(j);
-}
-
-// `Factorization` chooses the pivots.
-template <template <class> class FactorizationOf, class S>
-void factor_with(const QrProblem<S>& problem, Pool& pool) {
+struct PivotedArrays {
   using T = RealOf<S>;
+
+  static long size(const QrProblem<S>& problem) {
+    return PivotedFactorization<S>::matrix_size(
+        problem.m, problem.q_full ? std::max(problem.m, problem.n) : problem.n);
+  }
+  static size_t bytes(const QrProblem<S>& problem) {
+    return Workspace::size<Pack<S>>(size(problem)) + Workspace::size<S>(problem.k()) +
+           Workspace::size<int32_t>(problem.n) + Workspace::size<T>(problem.n);
+  }
+  PivotedArrays(const QrProblem<S>& problem, Workspace& workspace)
+      : a(workspace.take<Pack<S>>(size(problem)), problem.m, problem.n),
+        tau(problem.tau ? problem.tau : workspace.take<S>(problem.k())),
+        p(problem.p ? problem.p : workspace.take<int32_t>(problem.n)),
+        scales(workspace.take<T>(problem.n)) {}
+
+  // Load the matrix, its columns multiplied by powers of two where squares might leave the range.
+  Scaling load(const QrProblem<S>& problem, Pool& pool) {
+    for_blocks(pool, dense(problem.a, problem.m, problem.n, problem.order), a,
+               [](View<S> from, Panel<S> to) { load_panel(from, to); });
+    std::fill(a.column(problem.n), a.data + size(problem), Pack<S>::zero());
+    return scale_columns(a, scales);
+  }
+
+  Panel<S> a;
+  S* tau;
+  int32_t* p;
+  T* scales;
+};
+
+// Write what is wanted of a factorization; that of Q takes the place of the reflectors.
+template <class S>
+void write_results(const QrProblem<S>& problem, const PivotedArrays<S>& found, bool scaled,
+                   Pool& pool) {
   const long m = problem.m, n = problem.n, k = problem.k();
   const Order order = problem.order;
-  const T scale = scale_for(
-      largest_magnitude(reinterpret_cast<const T*>(problem.a), m * n * kParts<S>));
-  if (scale != scale) return fill_pivoted_nan(problem);
-
-  using Factorization = FactorizationOf<S>;
-  const long size = Factorization::matrix_size(m, problem.q_full ? std::max(m, n) : n);
-  Workspace workspace(Workspace::size<Pack<S>>(size) + Workspace::size<S>(k) +
-                      Workspace::size<int32_t>(n) + Factorization::workspace(m, n));
-  const Panel<S> a(workspace.take<Pack<S>>(size), m, n);
-  S* tau = problem.tau ? problem.tau : workspace.take<S>(k);
-  int32_t* p = problem.p ? problem.p : workspace.take<int32_t>(n);
-  const auto load = [](View<S> from, Panel<S> to) { load_panel(from, to); };
+  const Panel<S> a = found.a;
   const auto store = [](View<S> to, Panel<S> from) { store_panel(from, to); };
-  for_blocks(pool, dense(problem.a, m, n, order), a, load);
-  std::fill(a.column(n), a.data + size, Pack<S>::zero());
-  if (scale != 1) {
-    for (Pack<S>* x = a.data; x < a.column(n); ++x) *x = jaxqr::scale(*x, broadcast(scale));
-  }
-  if (!Factorization(a, tau, p, workspace).run(pool)) return factor_lapack(problem);
-
-  if (problem.scale) *problem.scale = scale;
   if (problem.r) {
     const View<S> r = dense(problem.r, k, n, order);
     for_blocks(pool, r, a, store);
-    copy_triangle(pool, 1 / scale, r, k, r);
+    copy_triangle(pool, RealOf<S>(1), r, k, r);
+    if (scaled) divide_upper(pool, r, found.scales);
   }
   if (problem.h) {
     const View<S> h = dense(problem.h, m, n, order);
     for_blocks(pool, h, a, store);
-    if (scale != 1) multiply_by(pool, 1 / scale, h, true);
+    if (scaled) divide_upper(pool, h, found.scales);
   }
-  if (problem.q || problem.q_full) form_in_place(pool, a, tau, k, problem.q_full ? m : k);
+  if (problem.q || problem.q_full) {
+    form_in_place(pool, a, found.tau, k, problem.q_full ? m : k);
+  }
   if (problem.q) for_blocks(pool, dense(problem.q, m, k, order), a, store);
   if (problem.q_full) for_blocks(pool, dense(problem.q_full, m, m, order), a, store);
+}
+
+template <class S>
+void factor_exactly(const QrProblem<S>& problem, Pool& pool) {
+  Workspace workspace(PivotedArrays<S>::bytes(problem) +
+                      PivotedFactorization<S>::workspace(problem.m, problem.n));
+  PivotedArrays<S> arrays(problem, workspace);
+  const Scaling scaling = arrays.load(problem, pool);
+  if (!scaling.finite) return fill_nan(problem);
+  PivotedFactorization<S>(arrays.a, arrays.tau, arrays.p, arrays.scales, scaling, workspace)
+      .run(pool);
+  write_results(problem, arrays, scaling.needed, pool);
+}
+
+// False if exact pivots have to be taken: a sketch compares columns as they are, and sees nothing
+// that is much smaller than them.
+template <class S>
+bool factor_by_sketches(const QrProblem<S>& problem, Pool& pool) {
+  Workspace workspace(PivotedArrays<S>::bytes(problem) +
+                      RandomizedFactorization<S>::workspace(problem.m, problem.n));
+  PivotedArrays<S> arrays(problem, workspace);
+  const Scaling scaling = arrays.load(problem, pool);
+  if (scaling.needed) return false;
+  if (!RandomizedFactorization<S>(arrays.a, arrays.tau, arrays.p, workspace).run(pool)) {
+    return false;
+  }
+  write_results(problem, arrays, false, pool);
+  return true;
 }
 
 }  // namespace
 
 template <class S>
 void factor_pivoted(const QrProblem<S>& problem, Pool& pool) {
-  factor_with<PivotedFactorization>(problem, pool);
+  factor_exactly(problem, pool);
 }
 
 template <class S>
 void factor_randomized(const QrProblem<S>& problem, Pool& pool) {
-  factor_with<RandomizedFactorization>(problem, pool);
+  if (!factor_by_sketches(problem, pool)) factor_exactly(problem, pool);
 }
 
 #define INSTANTIATE(S)                                            \

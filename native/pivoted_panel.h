@@ -9,6 +9,9 @@
 //
 // A norm is brought up to date by taking off the square of the new entry of R. Where little is left
 // of it, it is computed anew (Drmac and Bujanovic, LAPACK Working Note 176).
+//
+// Columns may have been multiplied by powers of two, and so may be norms whose squares would leave
+// the range of the type; pivots are chosen by the true norms.
 #pragma once
 
 #include <algorithm>
@@ -20,29 +23,6 @@
 
 namespace jaxqr {
 
-// The index of the largest of `count` > 0 numbers, the first if there are several.
-template <class T>
-long first_largest(const T* x, long count) {
-  constexpr int width = kWidth<T>;
-  T largest = x[0];
-  long i = 0;
-  if (count >= width) {
-    Vector<T> even = load_unaligned(x), odd = even;
-    for (i = width; i + 2 * width <= count; i += 2 * width) {
-      even = maximum<T>(even, load_unaligned(x + i));
-      odd = maximum<T>(odd, load_unaligned(x + i + width));
-    }
-    even = maximum<T>(even, odd);
-    for (int l = 0; l < width; ++l) largest = std::max(largest, even[l]);
-  }
-  for (; i < count; ++i) largest = std::max(largest, x[i]);
-  for (i = 0; i + width <= count; i += width) {
-    if (any<T>(load_unaligned(x + i) == broadcast(largest))) break;
-  }
-  while (x[i] != largest) ++i;
-  return i;
-}
-
 template <class S>
 class PivotedFactorization {
  public:
@@ -53,16 +33,21 @@ class PivotedFactorization {
 
   static size_t workspace(long m, long n) {
     const long most = most_reflectors(m, n);
-    return 2 * Workspace::size<T>(n) + 2 * Workspace::size<int32_t>(n) +
+    return 3 * Workspace::size<T>(n) + 2 * Workspace::size<int32_t>(n) +
            Workspace::size<S>(n * most) + 2 * Workspace::size<S>(most * most) +
            Workspace::size<Pack<S>>(Panel<S>::size(most + kLanes, most));
   }
 
-  // In the place of `a` come R and the vectors of the reflectors.
-  PivotedFactorization(Panel<S> a, S* tau, int32_t* p, Workspace& workspace)
+  // In the place of `a` come R and the vectors of the reflectors. The powers of two of the columns
+  // in `scales` are permuted as they are.
+  PivotedFactorization(Panel<S> a, S* tau, int32_t* p, T* scales, const Scaling& scaling,
+                       Workspace& workspace)
       : a_(a),
         tau_(tau),
         p_(p),
+        scales_(scales),
+        uneven_(scaling.needed),
+        powers_(workspace.take<T>(a.cols)),
         most_(most_reflectors(a.rows, a.cols)),
         bounds_(workspace.take<T>(a.cols)),
         references_(workspace.take<T>(a.cols)),
@@ -74,19 +59,19 @@ class PivotedFactorization {
         above_(workspace.take<Pack<S>>(Panel<S>::size(most_ + kLanes, most_)), most_ + kLanes,
                most_) {}
 
-  // False if digits were lost to underflow.
-  bool run(Pool& pool) {
+  void run(Pool& pool) {
     const long n = a_.cols, k = std::min(a_.rows, n);
     for (long j = 0; j < n; ++j) {
       p_[j] = static_cast<int32_t>(j);
       bounds_[j] = 0;
+      powers_[j] = 1;
       references_[j] = std::numeric_limits<T>::infinity();  // compute all of them
     }
     for (done_ = made_ = 0;;) {
-      if (!finish_panel(pool)) return false;
+      finish_panel(pool);
       done_ += made_;
-      if (done_ == k) return true;
-      if (!factor_panel(std::min(most_, k - done_), pool)) return false;
+      if (done_ == k) return;
+      factor_panel(std::min(most_, k - done_), pool);
     }
   }
 
@@ -104,17 +89,16 @@ class PivotedFactorization {
   Pack<S>* reflector(long i) const { return a_.column(done_ + i); }
 
   // Make up to `most` reflectors. It ends early if the norm of a column that may be the pivot has
-  // to be computed anew. False if digits were lost.
-  bool factor_panel(long most, Pool& pool) {
+  // to be computed anew.
+  void factor_panel(long most, Pool& pool) {
     std::fill(seen_ + done_, seen_ + a_.cols, 0);
     for (made_ = 0; made_ < most; ++made_) {
       const long pivot = find_pivot(pool);
       if (pivot < 0) break;
       exchange(done_ + made_, pivot);
       update_column(done_ + made_);
-      if (!make_reflector(done_ + made_)) return false;
+      make_reflector(done_ + made_);
     }
-    return true;
   }
 
   // ---------------------------------------------------------------------------------- pivots
@@ -122,25 +106,43 @@ class PivotedFactorization {
   // The column of the largest norm, the first if there are several; -1 if a norm is in doubt.
   long find_pivot(Pool& pool) {
     constexpr int kSingly = 4;
-    const long first = done_ + made_, count = a_.cols - first;
     for (int tries = 0;; ++tries) {
-      const long top = first + first_largest(bounds_ + first, count);
+      const long top = find_largest(done_ + made_);
       if (seen_[top] == made_) return top;
       if (tries < kSingly ? !update_norm(top) : !update_norms(pool)) return -1;
     }
+  }
+
+  // Whether column i has a smaller norm than column j.
+  bool is_smaller(long i, long j) const {
+    if (!uneven_) return bounds_[i] < bounds_[j];
+    const ScaledSquare<T> square(bounds_[i], powers_[i], scales_[i]);
+    return square.is_less_than({bounds_[j], powers_[j], scales_[j]});
+  }
+
+  // The column of the largest bound from `first` on.
+  long find_largest(long first) const {
+    if (!uneven_) return first + first_largest(bounds_ + first, a_.cols - first);
+    long best = first;
+    for (long j = first + 1; j < a_.cols; ++j) {
+      if (is_smaller(best, j)) best = j;
+    }
+    return best;
   }
 
   // Bring all columns up to date whose bounds reach the largest norm that is known: where many are
   // close together, finding them one by one would take longer.
   bool update_norms(Pool& pool) {
     const long first = done_ + made_;
-    T largest = 0;
+    long largest = -1;
     for (long j = first; j < a_.cols; ++j) {
-      if (seen_[j] == made_) largest = std::max(largest, bounds_[j]);
+      if (seen_[j] == made_ && (largest < 0 || is_smaller(largest, j))) largest = j;
     }
     long count = 0;
     for (long j = first; j < a_.cols; ++j) {
-      if (seen_[j] < made_ && bounds_[j] >= largest) candidates_[count++] = static_cast<int>(j);
+      if (seen_[j] < made_ && (largest < 0 || !is_smaller(j, largest))) {
+        candidates_[count++] = static_cast<int>(j);
+      }
     }
     std::atomic<bool> trusted{true};
     for_ranges(pool, count, a_.rows - done_, [&](long begin, long end) {
@@ -173,7 +175,7 @@ class PivotedFactorization {
         r[l] -= product(head_[i * most_ + l], w[i]);
       }
     }
-    for (long l = from; l < made_; ++l) bounds_[j] -= abs2(r[l]);
+    for (long l = from; l < made_; ++l) take_off(j, r[l]);
     seen_[j] = static_cast<int32_t>(made_);
     return trustworthy(j);
   }
@@ -197,26 +199,37 @@ class PivotedFactorization {
     return std::real(x) * std::real(x) + std::imag(x) * std::imag(x);
   }
 
+  // Take a new entry of R off the norm of its column.
+  void take_off(long j, S entry) { bounds_[j] -= abs2(entry * powers_[j]); }
+
   // Whether enough digits are left of the norm of a column: half of those of its square.
   bool trustworthy(long j) const {
     return bounds_[j] > least_part_ * references_[j] || references_[j] == 0;
   }
 
-  // Compute a norm from the column, below its first `row` entries. False if digits were lost.
-  bool compute_norm(long j, long row) {
+  // Compute a norm from the column, below its first `row` entries.
+  void compute_norm(long j, long row) {
     const Pack<S>* x = a_.column(j);
-    T square = 0;
-    for (; row % kLanes && row < a_.rows; ++row) square += abs2(a_.get(row, j));
-    long i = ceil_divide(row, kLanes);
-    const bool zero = square == 0 && is_zero(x, i, a_.packs());
-    Vector<T> even{}, odd{};
-    for (; i + 2 <= a_.packs(); i += 2) {
-      even += jaxqr::abs2(x[i]);
-      odd += jaxqr::abs2(x[i + 1]);
+    const long whole = ceil_divide(row, kLanes);  // the first pack whose rows all count
+    powers_[j] = 1;
+    T square = squares_of_packs(x, whole, a_.packs());
+    for (long i = row; i < std::min(whole * kLanes, a_.rows); ++i) square += abs2(a_.get(i, j));
+    if (square < kLeastSquare<T>) square = compute_small_norm(j, row);
+    bounds_[j] = references_[j] = square;
+  }
+
+  // The same for a norm whose square is too small: it is multiplied by a power of two.
+  T compute_small_norm(long j, long row) {
+    T largest = 0, square = 0;
+    for (long i = row; i < a_.rows; ++i) {
+      const S x = a_.get(i, j);
+      largest = std::max({largest, std::abs(std::real(x)), std::abs(std::imag(x))});
     }
-    if (i < a_.packs()) even += jaxqr::abs2(x[i]);
-    bounds_[j] = references_[j] = square + sum<T>(even + odd);
-    return zero || bounds_[j] >= kLeastSquare<T>;
+    if (largest == 0) return 0;
+    powers_[j] = power_for(largest);
+    for (long i = row; i < a_.rows; ++i) square += abs2(a_.get(i, j) * powers_[j]);
+    uneven_ = true;
+    return square;
   }
 
   void exchange(long i, long j) {
@@ -226,6 +239,8 @@ class PivotedFactorization {
     std::swap(p_[i], p_[j]);
     std::swap(bounds_[i], bounds_[j]);
     std::swap(references_[i], references_[j]);
+    std::swap(powers_[i], powers_[j]);
+    std::swap(scales_[i], scales_[j]);
     std::swap(seen_[i], seen_[j]);
   }
 
@@ -250,7 +265,7 @@ class PivotedFactorization {
 
   // Turn column j into the vector of its reflector, with its one and zeros above: those of the
   // rows that reflectors of the panel work on. What was there is kept in above_.
-  bool make_reflector(long j) {
+  void make_reflector(long j) {
     const long top = first_pack() * kLanes;
     for (long i = top; i < j; ++i) {
       above_.set(i - top, made_, a_.get(i, j));
@@ -265,34 +280,31 @@ class PivotedFactorization {
     S products[kMost];
     multiply_reflectors(0, made_, a_.column(j), products);
     for (long h = 0; h < made_; ++h) gram_[h * most_ + made_] = conjugate(products[h]);
-    return step.exact;
   }
 
-  // Let the other columns meet the reflectors of the panel, and bring their norms up to date. False
-  // if digits were lost.
-  bool finish_panel(Pool& pool) {
+  // Let the other columns meet the reflectors of the panel, and bring their norms up to date.
+  void finish_panel(Pool& pool) {
     const long first = done_ + made_;
     const ReflectorGroups<S> reflectors(a_, done_, made_, tau_ + done_, first_pack());
-    std::atomic<bool> exact{true};
-    reflectors.apply(pool, a_, first, a_.cols, [&](long j) {
-      if (!refresh_norm(j)) exact = false;
-    });
+    reflectors.apply(pool, a_, first, a_.cols, [this](long j) { refresh_norm(j); });
     const long top = first_pack() * kLanes;
     for (long c = 0; c < made_; ++c) {
       for (long i = top; i <= done_ + c; ++i) a_.set(i, done_ + c, above_.get(i - top, c));
     }
-    return exact;
   }
 
   // Take off the squares of the entries of R that are new, or compute the norm anew.
-  bool refresh_norm(long j) {
-    for (long l = made_ ? seen_[j] : 0; l < made_; ++l) bounds_[j] -= abs2(a_.get(done_ + l, j));
-    return trustworthy(j) || compute_norm(j, done_ + made_);
+  void refresh_norm(long j) {
+    for (long l = made_ ? seen_[j] : 0; l < made_; ++l) take_off(j, a_.get(done_ + l, j));
+    if (!trustworthy(j)) compute_norm(j, done_ + made_);
   }
 
   Panel<S> a_;
   S* tau_;
   int32_t* p_;
+  T* scales_;                 // powers of two that the columns were multiplied by
+  std::atomic<bool> uneven_;  // whether such a power, or a norm's, is not 1
+  T* powers_;                 // of two, by which the norms below are multiplied
   long most_;           // reflectors in a panel
   long done_ = 0;       // reflectors in finished panels
   long made_ = 0;       // reflectors in this panel

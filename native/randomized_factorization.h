@@ -31,7 +31,7 @@ class RandomizedFactorization {
         above_(workspace.take<Pack<S>>(Panel<S>::size(kMost + kLanes, kMost)), kMost + kLanes,
                kMost) {}
 
-  // False if digits were lost to underflow.
+  // False if what is left is zero to the sketch and is not zero.
   bool run(Pool& pool) {
     std::iota(p_, p_ + a_.cols, 0);
     for (done_ = 0; done_ < k_; done_ += width_) {
@@ -43,7 +43,7 @@ class RandomizedFactorization {
       find_products();
       sort(chosen);
       arrange(chosen);
-      if (!factor_block()) return false;
+      factor_block();
       update(pool);
     }
     return true;
@@ -150,9 +150,8 @@ class RandomizedFactorization {
 
   // ------------------------------------------------------------------------------- reflectors
 
-  // The block's columns become the vectors of its reflectors, and R comes to above_. False if
-  // digits were lost.
-  bool factor_block() {
+  // The block's columns become the vectors of its reflectors, and R comes to above_.
+  void factor_block() {
     if (done_ % kLanes == 0 && width_ % kGroup == 0) {
       Panel<S> block = a_;
       block.data = a_.column(done_) + first_pack();
@@ -164,7 +163,6 @@ class RandomizedFactorization {
       const long j = done_ + c;
       for (long i = done_; i < j; ++i) move_above(i, c);
       const Elimination<S> step = eliminate(a_, j);
-      if (!step.exact) return false;
       tau_[j] = step.tau;
       above_.set(j - top(), c, step.beta);
       const S one[1][1] = {{step.tau}};
@@ -172,7 +170,6 @@ class RandomizedFactorization {
         reflect<1, 1>(a_.column(j), one, a_.column(l), a_.stride, first_pack(), a_.packs());
       }
     }
-    return true;
   }
 
   // Let the rest and its sketch meet the reflectors, and put R in its place.

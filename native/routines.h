@@ -1,6 +1,5 @@
-// The kernels that dispatch.cc chooses from. Every one scales matrices whose largest entry is far
-// from 1 by a power of two, makes a matrix with a NaN or an infinity NaN, and hands matrices with
-// columns whose squares leave the range of the type to `factor_lapack`.
+// The kernels that dispatch.cc chooses from. Every one makes a matrix with a NaN or an infinity NaN,
+// and multiplies columns whose squares might leave the range of the type by powers of two (range.h).
 #pragma once
 
 #include "kernels.h"

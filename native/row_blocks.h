@@ -37,7 +37,8 @@ class RowBlocks {
     return size.kept * square_bytes<S>(problem.n) + Workspace::size<S>(size.kept * size.square) +
            Workspace::size<Pack<S>>(size.panels) +
            2 * Workspace::size<S>(size.units * size.square) +
-           Workspace::size<S>(problem.batch * size.square) + Workspace::size<char>(size.units);
+           Workspace::size<S>(problem.batch * size.square) +
+           Workspace::size<T>(size.units * problem.n) + Workspace::size<State>(size.units);
   }
 
   RowBlocks(const QrProblem<S>& problem, const Partition& parts, Workspace& workspace)
@@ -48,25 +49,31 @@ class RowBlocks {
     stacks_ = workspace.take<S>(size_.units * size_.square);
     stacks_q_ = workspace.take<S>(size_.units * size_.square);
     triangles_ = workspace.take<S>(problem.batch * size_.square);
-    plain_ = workspace.take<char>(size_.units);
+    scales_ = workspace.take<T>(size_.units * problem.n);
+    states_ = workspace.take<State>(size_.units);
   }
 
   void run(Pool& pool) {
     parallel_for(pool, size_.units, [this](long unit) { factor_block(unit); });
+    parallel_for(pool, problem_.batch, [this](long b) { share_scales(b); });
     QrProblem<S> stacked{problem_.batch, parts_.blocks * problem_.n, problem_.n, Order::kRows,
-                         Pivoting::kNone, stacks_, stacks_q_, nullptr, triangles_, nullptr, nullptr,
-                         nullptr, nullptr};
+                         Pivoting::kNone, stacks_, stacks_q_, nullptr, triangles_};
     factor_tall(stacked, pool);
-    parallel_for(pool, problem_.batch, [this](long b) { plain(b, 0) = finish_r(b); });
+    parallel_for(pool, problem_.batch, [this](long b) { finish_r(b); });
     if (problem_.q) {
       parallel_for(pool, size_.units, [this](long unit) { form_block(unit); });
     }
     for (long b = 0; b < problem_.batch; ++b) {
-      if (!plain(b, 0)) factor_blocked(problem_.slice(b, 1), pool);
+      if (state(b, 0) == State::kNotFinite) fill_nan(problem_.slice(b, 1));
+      if (state(b, 0) == State::kUndecided) factor_blocked(problem_.slice(b, 1), pool);
     }
   }
 
  private:
+  // Of a block: whether its columns were multiplied by powers of two, or hold a NaN or an infinity.
+  // In the end the first block's is the matrix's: whether Q and R are found, or signs are undecided.
+  enum class State : char { kPlain, kScaled, kNotFinite, kUndecided };
+
   struct Sizes {
     long units, kept, square, panel, panels;
 
@@ -82,8 +89,8 @@ class RowBlocks {
   };
 
   long slot(long b, long i) const { return problem_.q ? b * parts_.blocks + i : b; }
-  // Whether nothing out of the ordinary has happened in a block.
-  char& plain(long b, long i) { return plain_[b * parts_.blocks + i]; }
+  State& state(long b, long i) { return states_[b * parts_.blocks + i]; }
+  T* scales(long b, long i) { return scales_ + (b * parts_.blocks + i) * problem_.n; }
 
   Panel<S> t(long b, long i) const {
     char* place = t_ + slot(b, i) * square_bytes<S>(problem_.n);
@@ -111,8 +118,15 @@ class RowBlocks {
     const Panel<S> r(workspace.take<Pack<S>>(r_size), n, n);
     S tau[kTallColumns];
     load_panel(rows_of_matrix(const_cast<S*>(problem_.a), b, i), v);
-    plain(b, i) = scale_for(largest_entry(v)) == 1 && factor_panel(v, tau, r);
-    if (!plain(b, i)) return;
+    const Scaling scaling = scale_columns(v, scales(b, i));
+    state(b, i) = !scaling.finite   ? State::kNotFinite
+                  : scaling.needed ? State::kScaled
+                                   : State::kPlain;
+    if (!scaling.finite) {  // zeros instead of its triangle, and nothing of it is looked at
+      std::fill_n(stacks_ + unit * size_.square, size_.square, S(0));
+      return;
+    }
+    factor_panel(v, tau, r);
     copy_upper(r, square(stacks_, unit), true);
     if (problem_.q && !size_.panels) store_panel(v, rows_of_matrix(problem_.q, b, i));
     if (problem_.q || i == 0) {
@@ -122,11 +136,41 @@ class RowBlocks {
     }
   }
 
-  // R with LAPACK's signs. False if the matrix is one for `factor_blocked`.
-  bool finish_r(long b) {
-    for (long i = 0; i < parts_.blocks; ++i) {
-      if (!plain(b, i)) return false;
+  // Let the triangles of a matrix have the same powers of two in their columns: the least ones, as
+  // what is small in a block may be small beside the others. The first block's are the matrix's.
+  void share_scales(long b) {
+    State found = State::kPlain;
+    for (long i = 0; i < parts_.blocks; ++i) found = std::max(found, state(b, i));
+    state(b, 0) = found;
+    if (found != State::kScaled) return;
+    for (long j = 0; j < problem_.n; ++j) {
+      constexpr T none = std::numeric_limits<T>::infinity();
+      T least = none;
+      for (long i = 0; i < parts_.blocks; ++i) {
+        if (!is_zero_column(triangle(b, i), j)) least = std::min(least, scales(b, i)[j]);
+      }
+      if (least == none) least = 1;
+      for (long i = 0; i < parts_.blocks; ++i) {
+        const T change = least / scales(b, i)[j];
+        for (long row = 0; row <= j; ++row) triangle(b, i)(row, j) *= change;
+      }
+      scales(b, 0)[j] = least;
     }
+  }
+
+  // A block's, in the stack.
+  View<S> triangle(long b, long i) const { return square(stacks_, b * parts_.blocks + i); }
+
+  static bool is_zero_column(View<S> upper, long j) {
+    for (long i = 0; i <= j; ++i) {
+      if (upper(i, j) != S(0)) return false;
+    }
+    return true;
+  }
+
+  // R with LAPACK's signs.
+  void finish_r(long b) {
+    if (state(b, 0) == State::kNotFinite) return;
     const long n = problem_.n, v_size = Panel<S>::size(n, n);
     Workspace workspace(Workspace::size<Pack<S>>(v_size) + Workspace::size<S>(size_.square));
     const Panel<S> v(workspace.take<Pack<S>>(v_size), n, n);
@@ -135,18 +179,21 @@ class RowBlocks {
     form(b, 0, v, top);
     const View<S> r = square(triangles_, b);
     T signs[kTallColumns];
-    if (!find_signs(top, r, signs)) return false;
+    if (!find_signs(top, r, signs)) {
+      state(b, 0) = State::kUndecided;
+      return;
+    }
     S* stack_q = stacks_q_ + b * parts_.blocks * size_.square;
     for (long i = 0; i < parts_.blocks * n; ++i) {
       for (long j = 0; j < n; ++j) stack_q[i * n + j] *= signs[j];
     }
-    if (problem_.scale) problem_.scale[b] = 1;
-    if (!problem_.r) return true;
+    if (!problem_.r) return;
     const View<S> to = dense(problem_.r + b * size_.square, n, n, problem_.order);
-    for (long i = 0; i < n; ++i) {
-      for (long j = 0; j < n; ++j) to(i, j) = j < i ? S(0) : signs[i] * r(i, j);
+    const bool scaled = state(b, 0) == State::kScaled;
+    for (long j = 0; j < n; ++j) {
+      const T inverse = scaled ? 1 / scales(b, 0)[j] : T(1);
+      for (long i = 0; i < n; ++i) to(i, j) = j < i ? S(0) : signs[i] * r(i, j) * inverse;
     }
-    return true;
   }
 
   // q := the leading rows of Q_i S_i = [S_i; 0] - V T V_1^H S_i, those that `v` has.
@@ -171,7 +218,7 @@ class RowBlocks {
 
   void form_block(long unit) {
     const long b = unit / parts_.blocks, i = unit % parts_.blocks;
-    if (!plain(b, 0)) return;
+    if (state(b, 0) > State::kScaled) return;
     Workspace workspace(Workspace::size<Pack<S>>(size_.panel));
     const Panel<S> v = panel(unit, workspace.take<Pack<S>>(size_.panel));
     const View<S> q = rows_of_matrix(problem_.q, b, i);
@@ -205,7 +252,8 @@ class RowBlocks {
   char* t_;
   Pack<S>* panels_;
   S *tops_, *stacks_, *stacks_q_, *triangles_;
-  char* plain_;
+  T* scales_;  // of the columns of each block
+  State* states_;
 };
 
 }  // namespace jaxqr

@@ -32,15 +32,14 @@ void factor_single(const QrProblem<S>& problem) {
   const Panel<S> r(workspace.take<Pack<S>>(r_size), n, n);
 
   load_panel(dense(problem.a, m, n, problem.order), v);
-  const RealOf<S> scale = scale_for(largest_entry(v));
-  if (scale != scale) return fill_nan(problem);
-  if (scale != 1) multiply_by(scale, v);
-  if (problem.scale) *problem.scale = scale;
+  RealOf<S> scales[kTallColumns];
+  const Scaling scaling = scale_columns(v, scales);
+  if (!scaling.finite) return fill_nan(problem);
 
   S some_tau[kTallColumns];
   S* tau = problem.tau ? problem.tau : some_tau;
-  if (!factor_panel(v, tau, r)) return factor_lapack(problem);
-  if (scale != 1) multiply_by(1 / scale, r);
+  factor_panel(v, tau, r);
+  if (scaling.needed) divide_columns(r, scales);
   if (problem.r) copy_upper(r, dense(problem.r, n, n, problem.order), true);
   if (problem.h) {
     const View<S> h = dense(problem.h, m, n, problem.order);

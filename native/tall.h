@@ -15,26 +15,42 @@ void copy_upper(Panel<S> r, View<S> to, bool zeros) {
   }
 }
 
+// The largest magnitude of the real numbers in column j.
 template <class S>
-RealOf<S> largest_entry(Panel<S> panel) {
-  using T = RealOf<S>;
-  const long parts = panel.packs() * panel.kLanes * kParts<S>;
-  T largest = 0;
-  for (long j = 0; j < panel.cols; ++j) {
-    const T* column = reinterpret_cast<const T*>(panel.column(j));
-    largest = larger(largest, largest_magnitude(column, parts));
-  }
-  return largest;
+RealOf<S> largest_in_column(Panel<S> panel, long j) {
+  const auto* column = reinterpret_cast<const RealOf<S>*>(panel.column(j));
+  return largest_magnitude(column, panel.packs() * panel.kLanes * kParts<S>);
 }
 
 template <class S>
-void multiply_by(RealOf<S> factor, Panel<S> panel) {
+void multiply_columns(Panel<S> panel, const RealOf<S>* by) {
   for (long j = 0; j < panel.cols; ++j) {
     for (long i = 0; i < panel.packs(); ++i) {
-      Pack<S>& x = panel.column(j)[i];
-      x = scale<S>(x, broadcast(factor));
+      panel.column(j)[i] = scale(panel.column(j)[i], broadcast(by[j]));
     }
   }
+}
+
+template <class S>
+void divide_columns(Panel<S> panel, const RealOf<S>* by) {
+  for (long j = 0; j < panel.cols; ++j) {
+    for (long i = 0; i < panel.packs(); ++i) {
+      panel.column(j)[i] = scale(panel.column(j)[i], broadcast(1 / by[j]));
+    }
+  }
+}
+
+// Multiply the columns of a panel by powers of two, where squares might leave the range of the
+// type, and tell them.
+template <class S>
+Scaling scale_columns(Panel<S> panel, RealOf<S>* scales) {
+  Scaling scaling;
+  for (long j = 0; j < panel.cols; ++j) {
+    scales[j] = scale_for(largest_in_column(panel, j));
+    scaling.include(scales[j]);
+  }
+  if (scaling.finite && scaling.needed) multiply_columns(panel, scales);
+  return scaling;
 }
 
 // Room for a square panel of side n, by rows or by columns, as `multiply_triangle` wants it.

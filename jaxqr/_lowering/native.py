@@ -48,9 +48,12 @@ def compute(
     batch_ndim: int,
     **params: Any,
 ) -> list[Array]:
-    """Call the kernel `target`: results of these shapes and dtypes, a primitive's parameters."""
+    """Call the kernel `target`: results of these shapes and dtypes, a primitive's parameters.
+
+    Tuples of names are passed as one string; an `rcond` that is None is a negative one.
+    """
     attributes: dict[str, Any] = {
-        name: ",".join(value) if isinstance(value, tuple) else value
+        name: ",".join(value) if isinstance(value, tuple) else -1.0 if value is None else value
         for name, value in params.items()
     }
     results = [Result(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]

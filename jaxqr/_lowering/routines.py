@@ -1,4 +1,4 @@
-"""Addresses of SciPy's BLAS and LAPACK, which the package's own kernels call.
+"""Addresses of SciPy's BLAS, which the package's own kernels call.
 
 Nothing but SciPy is imported, and only when the addresses are asked for: it is slow.
 """
@@ -6,7 +6,7 @@ Nothing but SciPy is imported, and only when the addresses are asked for: it is 
 import ctypes
 
 # For each of the dtypes s, d, c, z, in the order in which the library takes them.
-ROUTINES = ("gemm", "trsm", "geqrf", "orgqr", "geqp3")
+ROUTINES = ("gemm", "trsm")
 
 
 def addresses() -> ctypes.Array:
@@ -15,9 +15,9 @@ def addresses() -> ctypes.Array:
     Raises:
         KeyError: if SciPy does not export one of the routines.
     """
-    from scipy.linalg import cython_blas, cython_lapack
+    from scipy.linalg import cython_blas
 
-    table = {**cython_blas.__pyx_capi__, **cython_lapack.__pyx_capi__}
+    table = cython_blas.__pyx_capi__
     name_of = ctypes.pythonapi.PyCapsule_GetName
     name_of.restype, name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
     pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
@@ -25,7 +25,6 @@ def addresses() -> ctypes.Array:
     found = []
     for letter in "sdcz":
         for routine in ROUTINES:
-            unitary = routine == "orgqr" and letter in "cz"
-            capsule = table[letter + ("ungqr" if unitary else routine)]
+            capsule = table[letter + routine]
             found.append(pointer_of(capsule, name_of(capsule)))
     return (ctypes.c_void_p * len(found))(*found)

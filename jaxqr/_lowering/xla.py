@@ -5,7 +5,7 @@ The expansion exists on every back end; XLA's batch is the leading dimensions, i
 
 from jax import Array
 
-from jaxqr._algebra import exponent_scale, row_minus_column, scaled, unscaled, where
+from jaxqr._algebra import column_scale, row_minus_column, scaled, unscaled, where
 from jaxqr._lowering.call import Result, call
 
 
@@ -20,7 +20,7 @@ class Expander:
         results = [Result(a.shape, a.dtype), Result((*batch, min(m, n)), a.dtype)]
         # XLA squares entries as they are: where a column's squares underflow, complex reflectors
         # are silently not unitary. A power of two for each column changes R and nothing else.
-        scale = exponent_scale(a, axes=(-2,))
+        scale = column_scale(a)
         h, tau = call("Qr", [scaled(a, scale)], results, batch_ndim=len(batch), api_version=1)
         return [where(row_minus_column(h) <= 0, unscaled(h, scale), h), tau]
 
