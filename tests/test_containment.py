@@ -8,7 +8,6 @@ bit for bit; what belongs to a matrix with a NaN or an infinity is NaN, but for 
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -166,7 +165,7 @@ def test_of_many_small_matrices(name, dtype, pivoting, mode):
 @pytest.mark.parametrize("shape", [*TALL, *LARGE], ids=str)
 @pytest.mark.parametrize("name", FACTORIZATIONS)
 def test_of_a_few_larger_matrices(name, shape, pivoting, mode):
-    batch, m, n = shape
+    batch, m, _ = shape
     if m > 1000 and mode == "complete":
         pytest.skip("a Q of 2500 x 2500")
     dtype = "float32" if pivoting == (name == "qr") else "complex128"
@@ -242,7 +241,7 @@ def solution(**options):
 
 
 def assert_solution_nan(got, clean, place):
-    """x and the residuals are NaN, so are derivatives; the rank is one that the matrix could have"""
+    """x and the residuals are NaN, so are derivatives; the rank is one that is possible."""
     values, (rank,), tangents, gradient = got
     for x in jax.tree.leaves((values, tangents, gradient)):
         assert np.isnan(x[place]).all()
@@ -294,7 +293,7 @@ def test_of_least_squares_where_others_are_deficient(shape):
 
 def test_of_right_hand_sides():
     shape = (BATCH, 4, 3)
-    a, da = (normal(shape, seed=seed) for seed in (0, 1))
+    a = normal(shape)
     b, db = (normal((*shape[:2], 2), seed=seed) for seed in (2, 3))
     everything = program(lambda b: (jaxqr.lstsq(a, b)[:2], ()))
     clean = everything(b, db)
