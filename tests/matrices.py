@@ -55,3 +55,35 @@ def orthogonality_ratio(q):
     wide = q.astype(np.result_type(q.dtype, np.float64))
     error = norm(adjoint(wide) @ wide - np.eye(q.shape[-1]))
     return np.max(error / (max(1, q.shape[-2]) * np.finfo(q.dtype).eps), initial=0)
+
+
+def householder(a):
+    """LAPACK's packed reflectors and factors tau, in extended precision and exponent range."""
+    h = np.array(a, np.result_type(a, np.longdouble))
+    m, n = h.shape
+    tau = np.zeros(min(m, n), h.dtype)
+    for j in range(min(m, n)):
+        alpha, rest = h[j, j], h[j + 1 :, j]
+        size = np.sqrt(np.sum(np.abs(rest) ** 2))
+        if size == 0 and alpha.imag == 0:
+            continue
+        beta = -np.copysign(np.hypot(np.abs(alpha), size), alpha.real)
+        tau[j] = (beta - alpha) / beta
+        v = np.concatenate([[h.dtype.type(1)], rest / (alpha - beta)])
+        h[j:, j + 1 :] -= tau[j].conj() * np.outer(v, v.conj() @ h[j:, j + 1 :])
+        h[j, j], h[j + 1 :, j] = beta, v[1:]
+    return h, tau
+
+
+def pivots(a):
+    """The order in which columns of largest remainder are taken, in extended precision."""
+    rest = np.array(a, np.result_type(a, np.longdouble))
+    order = np.arange(rest.shape[1])
+    for j in range(min(rest.shape)):
+        best = j + np.argmax(np.sum(np.abs(rest[:, j:]) ** 2, axis=0))
+        for x in (rest, order):
+            x[..., [j, best]] = x[..., [best, j]]
+        q = rest[:, j] / np.sqrt(np.sum(np.abs(rest[:, j]) ** 2))
+        for _ in range(2):  # twice is enough
+            rest[:, j + 1 :] -= np.outer(q, q.conj() @ rest[:, j + 1 :])
+    return order
