@@ -1,16 +1,17 @@
 """Random problems for the kernels, judged by LAPACK and by the plain rules: run as a script.
 
-    python random_cases.py LIBRARY CASES SECONDS
+    python random_cases.py LIBRARY CASES SECONDS [CALLERS]
 
-LIBRARY is the kernels with driver.cc. The seed is fixed, so a case that fails can be had again.
-Exits with 1 at the first law that does not hold; a sanitizer ends the process by itself. JAX is
-not imported: the sanitizers would have to live with its libraries.
+LIBRARY is the kernels with driver.cc; CALLERS threads call it at once. The seed is fixed, so a case
+that fails can be had again. Exits with 1 at the first law that does not hold; a sanitizer ends the
+process by itself. JAX is not imported: the sanitizers would have to live with its libraries.
 """
 
 import ctypes
 import importlib.util
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +25,47 @@ PIVOTING = (NONE, NONE, NONE, EXACT, RANDOMIZED)
 
 def main() -> int:
     path, cases, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    callers = int(sys.argv[4]) if sys.argv[4:] else 1
     library = Library(path)
-    start, done = time.monotonic(), 0
-    for seed in range(cases):
-        if time.monotonic() - start > seconds:
-            print(f"time limit after {done} cases")
-            return 1
-        rng = np.random.default_rng(seed)
-        case = rng.choice(CASES, p=WEIGHTS)
-        try:
-            case(library, rng)
-        except AssertionError:
-            print(f"seed {seed}, {case.__name__}")
-            raise
-        done += 1
+    check_pools_and_memory(library.library)
+    start = time.monotonic()
+
+    def call(first: int) -> int:
+        """Every case from `first` on that is this caller's."""
+        for done, seed in enumerate(range(first, cases, callers)):
+            if time.monotonic() - start > seconds:
+                return done
+            run_case(library, seed)
+        return len(range(first, cases, callers))
+
+    with ThreadPoolExecutor(callers) as pool:
+        done = sum(pool.map(call, range(callers)))
+    if done < cases:
+        print(f"time limit after {done} cases")
+        return 1
     print(f"{done} cases in {time.monotonic() - start:.1f} s")
     return 0
+
+
+def run_case(library, seed):
+    rng = np.random.default_rng(seed)
+    case = rng.choice(CASES, p=WEIGHTS)
+    try:
+        case(library, rng)
+    except AssertionError:
+        print(f"seed {seed}, {case.__name__}")
+        raise
+
+
+def check_pools_and_memory(library):
+    """What no call's results tell of the kernels' loops and workspaces."""
+    for name in ("test_refusing_pool", "test_throwing_body", "test_kept_bytes"):
+        getattr(library, name).restype = ctypes.c_long
+    assert library.test_refusing_pool(ctypes.c_long(100)) == 100
+    assert library.test_throwing_body(ctypes.c_long(100)) == 99
+    mib = 2**20
+    kept = library.test_kept_bytes(ctypes.c_long(8), ctypes.c_long(32 * mib))
+    assert 0 < kept <= 256 * mib, f"idle threads keep {kept / mib} MiB"
 
 
 # ------------------------------------------------------------------------- the library
@@ -477,6 +503,87 @@ def not_finite(library, rng):
         assert np.all(np.isfinite(rest)), f"a NaN spoils {name} of other matrices"
 
 
+def not_finite_sides(library, rng):
+    """What is not finite in a column of b stays in its column of x."""
+    dtype, batch, m, n = problem(rng)
+    m, n, s = max(m, n), min(m, n), int(rng.integers(2, 6))
+    batch = min(batch, 40)
+    a, b = normal(rng, (batch, m, n), dtype), normal(rng, (batch, m, s), dtype)
+    pivoting = bool(rng.random() < 0.7)
+    clean = library.least_squares(a, b, 1e-5, pivoting=pivoting)
+    bad, column = rng.integers(batch), rng.integers(s)
+    b[bad, rng.integers(m), column] = rng.choice((np.nan, np.inf, -np.inf))
+    x, residuals, rank = library.least_squares(a, b, 1e-5, pivoting=pivoting)
+    assert np.all(rank == clean[2]), "a NaN in b changes a rank"
+    # of few rows in the column not all entries of x need that of b
+    assert not np.all(np.isfinite(x[bad, :, column])), "x of a column with a NaN is finite"
+    assert np.isnan(residuals[bad, column]), "the residual of a column with a NaN is not NaN"
+    x[bad, :, column], residuals[bad, column] = clean[0][bad, :, column], clean[1][bad, column]
+    limit = 1e5 * m * np.finfo(dtype).eps * np.linalg.cond(a).max() ** 2
+    assert np.all(np.abs(x - clean[0]) <= limit * np.abs(clean[0]).max()), "other columns of x"
+    assert np.all(np.abs(residuals - clean[1]) <= limit * np.abs(clean[1]).max()), "residuals"
+
+
+def empty(library, rng):
+    """No matrices, no rows, no columns, no right-hand sides: nothing is written that is not there.
+
+    What is left of the results is what it is by definition.
+    """
+    dtype = np.dtype(LETTERS[rng.integers(4)])
+    sizes = rng.integers(1, 20, 4) * np.array((1, rng.choice((1, 30)), 1, 1))
+    sizes[rng.random(4) < 0.4] = 0
+    batch, m, n, s = map(int, sizes)
+    if batch * m * n == 0:
+        empty_factors(library, rng, dtype, batch, m, n)
+    m, n = max(m, n), min(m, n)
+    if batch * m * n * s == 0:
+        empty_reflectors(library, rng, dtype, batch, m, n, s)
+        empty_least_squares(library, rng, dtype, batch, m, n, s)
+
+
+def empty_factors(library, rng, dtype, batch, m, n):
+    k, transposed, pivoting = min(m, n), rng.random() < 0.5, int(rng.choice(PIVOTING))
+    shape = (batch, n, m) if transposed else (batch, m, n)
+    names = ["q", "q_full", "r", "h", "tau", "scale"] + ["p"] * (pivoting != NONE)
+    out = library.factor(np.zeros(shape, dtype), names, transposed=transposed, pivoting=pivoting)
+    assert np.all(out["q_full"] == np.eye(m)), "Q is not the identity"
+    assert "p" not in out or np.all(out["p"] == np.arange(n)), "p is not the identity"
+    q, r, da = (np.zeros((batch, *s), dtype) for s in ((m, k), (k, n), (m, n)))
+    if transposed:
+        q, r, da = (np.ascontiguousarray(np.swapaxes(x, -1, -2)) for x in (q, r, da))
+    scale = np.ones((batch, 1, n + 1), np.finfo(dtype).dtype)
+    for forward in (True, False):
+        options = {"transposed": transposed, "pivoted": pivoting != NONE, "forward": forward}
+        library.derivative(q, r, scale, da, q.copy(), r.copy(), **options)
+
+
+def empty_reflectors(library, rng, dtype, batch, m, n, s):
+    h = normal(rng, (batch, m, n), dtype)
+    assert np.all(library.form(h, np.zeros((batch, n), dtype)) == np.eye(m, n)), "form"
+    for k, left in ((n, True), (n, False), (0, True), (0, False)):
+        c = normal(rng, (batch, m, s) if left else (batch, s, m), dtype)
+        v = np.ascontiguousarray(h[:, :, :k])
+        out = library.apply(v, np.zeros((batch, k), dtype), c, left=left, adjoint=False)
+        assert np.array_equal(out, c), "apply"
+
+
+def empty_least_squares(library, rng, dtype, batch, m, n, s):
+    a, b = normal(rng, (batch, m, n), dtype), normal(rng, (batch, m, s), dtype)
+    for pivoting in (True, False):
+        _, residuals, rank = library.least_squares(a, b, 1e-6, pivoting=pivoting)
+        assert np.all(rank == n), f"rank {rank}, not {n}"
+        if n == 0:
+            assert np.allclose(residuals, np.sum(np.abs(b) ** 2, axis=-2), rtol=1e-5)
+        twice = pivoting and n > 0 and bool(rng.random() < 0.5)
+        factors = library.decompose(a, 1e-6, pivoting=pivoting, twice=twice)
+        assert batch == 0 or np.all(factors[5] == n), "rank of the decomposition"
+        for operation in ("solve", "solve_adjoint", "gram", "null"):
+            if operation == "null" and not pivoting:
+                continue
+            v = np.zeros((batch, m if operation == "solve" else n, s), dtype)
+            assert np.all(library.pseudoinverse(a, factors, operation, v) == 0), operation
+
+
 CASES = (
     factorization,
     pivots,
@@ -485,8 +592,10 @@ CASES = (
     derivatives,
     least_squares,
     not_finite,
+    not_finite_sides,
+    empty,
 )
-WEIGHTS = (0.445, 0.1, 0.005, 0.15, 0.15, 0.1, 0.05)
+WEIGHTS = (0.415, 0.1, 0.005, 0.15, 0.15, 0.1, 0.04, 0.02, 0.02)
 
 if __name__ == "__main__":
     sys.exit(main())
