@@ -1,6 +1,6 @@
 """Build the kernels with driver.cc under sanitizers and run random cases: run as a script.
 
-    python sanitize.py {address|thread} {16|32|64} CASES SECONDS
+    python sanitizers.py {address|thread} {16|32|64} CASES SECONDS
 
 The number is that of a vector's bytes. Where the processor has no such vectors, the baseline build
 is told to have them, and the compiler splits them: every kernel can be seen on every machine.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
 WIDTHS = {
     16: "baseline",
@@ -45,7 +45,7 @@ def sanitize(
         "TSAN_OPTIONS": "halt_on_error=1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    script = Path(__file__).with_name("random_cases.py")
+    script = ROOT / "tests" / "native" / "random_cases.py"
     command = [sys.executable, script, library, cases, seconds, CALLERS[sanitizer]]
     if shutil.which("setarch"):  # the thread sanitizer of older compilers wants fixed addresses
         command = ["setarch", platform.machine(), "-R", *command]
