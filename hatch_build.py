@@ -31,13 +31,15 @@ TARGET = ROOT / "jaxqr" / "_native"
 FLAGS = [
     *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra"),
+    *("-ffunction-sections", "-fdata-sections"),  # what nothing refers to is left out
 ]
-# The libraries, by the names that the package loads them under; the first runs everywhere.
+# The libraries, by the names that the package loads them under; the first runs everywhere. The
+# levels are those of the x86-64 ABI: native/instruction_set.cc asks the processor for all of them.
 INSTRUCTION_SETS = {
     "x86_64": {
-        "baseline": ["-march=nehalem", "-mtune=generic"],  # jaxlib itself needs more
-        "avx2": ["-march=haswell", "-mtune=generic"],
-        "avx512": ["-march=skylake-avx512", "-mtune=generic", "-mprefer-vector-width=512"],
+        "baseline": ["-march=x86-64-v2", "-mtune=generic"],  # jaxlib itself needs more
+        "avx2": ["-march=x86-64-v3", "-mtune=generic"],
+        "avx512": ["-march=x86-64-v4", "-mtune=generic", "-mprefer-vector-width=512"],
     },
     "other": {"baseline": []},
 }
@@ -100,7 +102,9 @@ def build(
     files = sorted([*SOURCES.glob("*.cc"), *sources], key=lambda path: -path.stat().st_size)
     link = _runtime(compiler)
     if platform.system() == "Linux" and not flags:
-        link += ["-s", "-Wl,-z,defs"]
+        # The C++ runtime inside is ours alone: no symbol of it may meet that of another library.
+        exports = f"-Wl,--version-script={SOURCES / 'exports.map'}"
+        link += ["-s", "-Wl,-z,defs", "-Wl,--gc-sections", "-Wl,--exclude-libs,ALL", exports]
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
 

@@ -131,7 +131,7 @@ def _lstsq(
     stacked = a.ndim == 2 < b.ndim and not is_sharded(b)
     if stacked:
         columns = jnp.moveaxis(b, -2, 0)
-        b = columns.reshape(a.shape[0], -1)
+        b = lax.collapse(columns, 1)
     else:
         a, b = broadcast_batch((a, b), (2, 2))
     if axes:
@@ -139,7 +139,7 @@ def _lstsq(
     else:
         x, residuals, rank = _solve(a, b, rcond, pivoting)
     if stacked:
-        x = jnp.moveaxis(x.reshape(-1, *columns.shape[1:]), 0, -2)
+        x = jnp.moveaxis(x.reshape(x.shape[0], *columns.shape[1:]), 0, -2)
         residuals = residuals.reshape(columns.shape[1:])
         rank = jnp.broadcast_to(rank, columns.shape[1:-1])
     if vector:

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <algorithm>
+#include <exception>
 #include <initializer_list>
-#include <limits>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels.h"
 #include "xla/ffi/api/ffi.h"
@@ -56,12 +58,8 @@ class Call {
       fail("an operand must have at least two dimensions, got " + describe(first));
       return;
     }
+    if (!limit(first)) return;
     for (long i = 0; i < rank_ - 2; ++i) batch_ *= first.dimensions()[i];
-    for (long i = 0; i < rank_; ++i) {
-      if (first.dimensions()[i] > std::numeric_limits<int>::max() / 2) {
-        fail("no dimension may exceed 2^30, got " + describe(first));
-      }
-    }
   }
 
   long batch() const { return batch_; }
@@ -74,10 +72,11 @@ class Call {
   T* data(const char* name, const Buffer& buffer, ffi::DataType dtype,
           std::initializer_list<long> core) {
     const Dimensions dims = buffer.dimensions();
+    if (rank_ < 2 || !limit(buffer)) return nullptr;
     bool good = buffer.element_type() == dtype &&
                 dims.size() == static_cast<size_t>(rank_ - 2) + core.size();
     for (long i = 0; good && i < rank_ - 2; ++i) good = dims[i] == first_.dimensions()[i];
-    size_t axis = rank_ < 2 ? 0 : rank_ - 2;
+    size_t axis = rank_ - 2;
     for (long wanted : core) good = good && dims[axis++] == wanted;
     if (!good) {
       std::string text;
@@ -103,6 +102,26 @@ class Call {
   bool failed() const { return error_.failure(); }
 
  private:
+  // Whether all sizes and their product can be computed with: BLAS has int for a size, the kernels
+  // long for a number of bytes. A product that passes may be of more memory than there is, if an
+  // array is empty by another dimension.
+  bool limit(const Buffer& buffer) {
+    constexpr int64_t most = int64_t{1} << 30, most_entries = int64_t{1} << 50;
+    int64_t entries = 1;
+    for (int64_t size : buffer.dimensions()) {
+      if (size < 0 || size > most) {
+        fail("no dimension may exceed 2^30, got " + describe(buffer));
+        return false;
+      }
+      entries *= std::max<int64_t>(size, 1);
+      if (entries > most_entries) {
+        fail("the dimensions' product may not exceed 2^50, got " + describe(buffer));
+        return false;
+      }
+    }
+    return true;
+  }
+
   long size(long axis) const { return rank_ < 2 ? 0 : first_.dimensions()[axis]; }
 
   const Buffer& first_;
@@ -132,20 +151,14 @@ ffi::Error for_dtype(ffi::DataType dtype, Body body) {
     }
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxqr: out of memory for workspace");
+  } catch (const std::invalid_argument& error) {  // of values that were given
+    return invalid(error.what());
+  } catch (const std::exception& error) {
+    return ffi::Error(ffi::ErrorCode::kInternal, std::string("jaxqr: ") + error.what());
   }
 }
 
 inline Order order_of(bool transposed) { return transposed ? Order::kColumns : Order::kRows; }
-
-// Call body(name, i) for each of the names that commas separate.
-template <class Body>
-void for_names(std::string_view names, Body body) {
-  for (size_t i = 0, begin = 0; begin < names.size(); ++i) {
-    const size_t end = std::min(names.find(',', begin), names.size());
-    body(names.substr(begin, end - begin), i);
-    begin = end + 1;
-  }
-}
 
 // The buffer at `index` of the results or operands that follow the fixed ones, if there is one.
 template <class Remaining>
@@ -158,6 +171,27 @@ const Buffer* at(const Remaining& buffers, size_t index, std::optional<Buffer>& 
     if (found.has_value()) storage = *found;
   }
   return storage ? &*storage : nullptr;
+}
+
+// Call use(name, buffer) for each of the names that commas separate and the buffer of that place:
+// there must be a buffer for every name, a name for every buffer, and no name twice.
+template <class Remaining, class Use>
+void for_named(Call& call, const Remaining& buffers, std::string_view names, const Use& use) {
+  std::vector<std::string_view> seen;
+  for (size_t begin = 0; begin < names.size();) {
+    const size_t end = std::min(names.find(',', begin), names.size());
+    const std::string_view name = names.substr(begin, end - begin);
+    if (std::find(seen.begin(), seen.end(), name) != seen.end()) {
+      return call.fail("twice the name " + std::string(name));
+    }
+    std::optional<Buffer> storage;
+    const Buffer* buffer = at(buffers, seen.size(), storage);
+    if (!buffer) return call.fail("fewer buffers than names: " + std::string(names));
+    use(name, *buffer);
+    seen.push_back(name);
+    begin = end + 1;
+  }
+  if (buffers.size() > seen.size()) call.fail("more buffers than names: " + std::string(names));
 }
 
 }  // namespace jaxqr

@@ -3,6 +3,9 @@
 #include "independent.h"
 #include "range.h"
 
+#include <stdexcept>
+#include <string>
+
 namespace jaxqr {
 namespace {
 
@@ -74,9 +77,9 @@ void solve(const PseudoinverseProblem<S>& problem, Pool& pool) {
     multiply_q(batch, n, n, cod.h1, cod.tau1, s, true, c, other, pool);
     std::swap(c, other);
   }
-  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
-    space.divide(pool, c + at, s);
-    space.permute_back(c + at, s, problem.out + at);
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long b) {
+    space.divide(pool, c + b * n * s, s);
+    space.permute_back(c + b * n * s, s, problem.out + b * n * s);
   });
 }
 
@@ -85,17 +88,17 @@ template <class S>
 void in_row_space(const PseudoinverseProblem<S>& problem, Pool& pool) {
   const CodProblem<S>& cod = problem.cod;
   const long size = cod.n * problem.s;
-  for_row_spaces(cod, problem.s, pool, [&](const RowSpace<S>& space, long at) {
+  for_row_spaces(cod, problem.s, pool, [&](const RowSpace<S>& space, long b) {
     Workspace workspace(bytes<S>(size));
     S* c = workspace.take<S>(size);
-    space.permute(problem.v + at, problem.s, c);
+    space.permute(problem.v + b * size, problem.s, c);
     if (problem.operation == Operation::kGram) {
       space.divide_adjoint(pool, c, problem.s);
       space.divide(pool, c, problem.s);
     } else {
       space.null(pool, c, problem.s);
     }
-    space.permute_back(c, problem.s, problem.out + at);
+    space.permute_back(c, problem.s, problem.out + b * size);
   });
 }
 
@@ -107,9 +110,9 @@ void solve_adjoint(const PseudoinverseProblem<S>& problem, Pool& pool) {
   S* full = workspace.take<S>(batch * m * s);
   S* c = workspace.take<S>(batch * n * s);
   S* other = workspace.take<S>(batch * n * s);
-  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
-    space.permute(problem.v + at, s, c + at);
-    space.divide_adjoint(pool, c + at, s);
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long b) {
+    space.permute(problem.v + b * n * s, s, c + b * n * s);
+    space.divide_adjoint(pool, c + b * n * s, s);
   });
   if (cod.h1) {
     multiply_q(batch, n, n, cod.h1, cod.tau1, s, false, c, other, pool);
@@ -121,6 +124,37 @@ void solve_adjoint(const PseudoinverseProblem<S>& problem, Pool& pool) {
     std::fill(to + n * s, to + m * s, S(0));
   }
   multiply_q(batch, m, n, cod.h, cod.tau, s, false, full, problem.out, pool);
+}
+
+// Whether the n entries are a permutation. `found` is memory for as many flags.
+bool is_permutation(const int32_t* p, long n, bool* found) {
+  std::fill(found, found + n, false);
+  for (long j = 0; j < n; ++j) {
+    if (p[j] < 0 || p[j] >= n || found[p[j]]) return false;
+    found[p[j]] = true;
+  }
+  return true;
+}
+
+// What comes from a caller as values is an index here: it must be one.
+template <class S>
+void check_indices(const CodProblem<S>& cod, Pool& pool) {
+  if (!cod.p) return;
+  const long n = cod.n;
+  for_ranges(pool, cod.batch, 2 * n, [&](long begin, long end) {
+    Workspace workspace(bytes<bool>(n));
+    bool* found = workspace.take<bool>(n);
+    for (long b = begin; b < end; ++b) {
+      if (cod.rank[b] < 0 || cod.rank[b] > n) {
+        throw std::invalid_argument("a rank must be from 0 to n = " + std::to_string(n) +
+                                    ", got " + std::to_string(cod.rank[b]));
+      }
+      if (!is_permutation(cod.p + b * n, n, found)) {
+        throw std::invalid_argument("p must be a permutation of 0, ..., n - 1 for n = " +
+                                    std::to_string(n));
+      }
+    }
+  });
 }
 
 // A QR without pivoting takes the columns as they come. The large ones should come first: rounding
@@ -318,6 +352,7 @@ void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool) {
   if (cod.m == 0 || cod.n == 0 || problem.s == 0) {
     return std::fill(problem.out, problem.out + cod.batch * problem.rows_out() * problem.s, S(0));
   }
+  check_indices(cod, pool);
   for_pieces(cod.batch, (cod.m + 2 * cod.n) * problem.s * sizeof(S), [&](long first, long count) {
     const PseudoinverseProblem<S> piece = problem.slice(first, count);
     switch (problem.operation) {

@@ -119,19 +119,19 @@ void multiply_q(long batch, long m, long n, const S* h, const S* tau, long s, bo
   jaxqr::apply(problem, pool);
 }
 
-// The triangle of matrix b of a decomposition.
+// The triangle of matrix b of a decomposition. Where there is no Z, the rank is full by assumption.
 template <class S>
 RowSpace<S> row_space(const CodProblem<S>& cod, long b) {
   const CodProblem<S> one = cod.slice(b, 1);
   const S* r = one.h1 ? one.h1 : one.h;
-  return {r, cod.n, cod.n, *one.rank, one.hz, one.tauz, one.p};
+  return {r, cod.n, cod.n, one.hz ? *one.rank : cod.n, one.hz, one.tauz, one.p};
 }
 
-// Call body(row space, index of its n x s entries) for each matrix.
+// Call body(row space, b) for each matrix b.
 template <class S, class Body>
 void for_row_spaces(const CodProblem<S>& cod, long s, Pool& pool, const Body& body) {
   for_ranges(pool, cod.batch, cod.n * cod.n / 2 + 4 * cod.n * s, [&](long begin, long end) {
-    for (long b = begin; b < end; ++b) body(row_space(cod, b), b * cod.n * s);
+    for (long b = begin; b < end; ++b) body(row_space(cod, b), b);
   });
 }
 

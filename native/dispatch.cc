@@ -19,6 +19,7 @@ namespace {
 template <class S>
 bool lanes_pay(long batch, long m, long n) {
   constexpr long width = kWidth<RealOf<S>>;
+  if (batch == 0) return false;
   const long larger = std::max(m, n), smaller = std::min(m, n);
   if (larger > 160 && m * n > 12800) return false;
   if (batch == 1) return smaller == 1 && larger <= 16;
@@ -42,6 +43,8 @@ void one_by_one(const Problem& problem, Pool& pool, Kernel kernel) {
 // No entries to factor: what is left of the results is an identity.
 template <class S>
 void factor_empty(const QrProblem<S>& problem) {
+  const bool any = problem.scale || (problem.p && problem.n) || (problem.q_full && problem.m);
+  if (!any) return;  // however large the batch is
   for (long b = 0; b < problem.batch; ++b) {
     const QrProblem<S> one = problem.slice(b, 1);
     for (long j = 0; one.p && j < one.n; ++j) one.p[j] = static_cast<int32_t>(j);
@@ -58,10 +61,10 @@ void expect_results(const QrProblem<S>& problem) {
   const auto expect = [&](S* data, long entries) {
     prefer_huge_pages(data, static_cast<size_t>(problem.batch * entries) * sizeof(S));
   };
-  expect(problem.q, m * k);
-  expect(problem.q_full, m * m);
-  expect(problem.r, k * n);
-  expect(problem.h, m * n);
+  if (problem.q) expect(problem.q, m * k);
+  if (problem.q_full) expect(problem.q_full, m * m);
+  if (problem.r) expect(problem.r, k * n);
+  if (problem.h) expect(problem.h, m * n);
 }
 
 }  // namespace
@@ -69,6 +72,7 @@ void expect_results(const QrProblem<S>& problem) {
 template <class S>
 void factor(const QrProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
+  if (problem.batch == 0) return;
   if (m == 0 || n == 0) return factor_empty(problem);
   expect_results(problem);
   if (lanes_pay<S>(problem.batch, m, n)) return factor_lanes(problem, pool);
@@ -82,14 +86,14 @@ void factor(const QrProblem<S>& problem, Pool& pool) {
 
 template <class S>
 void form(const FormProblem<S>& problem, Pool& pool) {
-  if (problem.m == 0 || problem.n == 0) return;
+  if (problem.batch == 0 || problem.m == 0 || problem.n == 0) return;
   if (lanes_pay<S>(problem.batch, problem.m, problem.n)) return form_lanes(problem, pool);
   one_by_one(problem, pool, form_blocked<S>);
 }
 
 template <class S>
 void apply(const ApplyProblem<S>& problem, Pool& pool) {
-  if (problem.rows == 0 || problem.cols == 0) return;
+  if (problem.batch == 0 || problem.rows == 0 || problem.cols == 0) return;
   const long other = problem.left ? problem.cols : problem.rows;
   if (other <= 160 && lanes_pay<S>(problem.batch, problem.m, problem.k)) {
     return apply_lanes(problem, pool);
@@ -103,7 +107,8 @@ void apply(const ApplyProblem<S>& problem, Pool& pool) {
 template <class S>
 void tangent(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
-  if (m == 0 || n == 0) return;
+  if (problem.batch == 0 || m == 0 || n == 0) return;
+  if (!problem.dq && !problem.dr) return;  // no result is wanted
   if (lanes_pay<S>(problem.batch, m, n)) return tangent_lanes(problem, pool);
   if (few_columns(m, n)) return tangent_tall(problem, pool);
   one_by_one(problem, pool, tangent_blocked<S>);
@@ -112,7 +117,10 @@ void tangent(const DerivativeProblem<S>& problem, Pool& pool) {
 template <class S>
 void cotangent(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
-  if (m == 0 || n == 0) return;
+  if (problem.batch == 0 || m == 0 || n == 0) return;
+  if (!problem.dq && !problem.dr) {
+    return std::fill(problem.da, problem.da + problem.batch * m * n, S(0));
+  }
   if (lanes_pay<S>(problem.batch, m, n)) return cotangent_lanes(problem, pool);
   if (few_columns(m, n)) return cotangent_tall(problem, pool);
   one_by_one(problem, pool, cotangent_blocked<S>);

@@ -1,4 +1,4 @@
-// The custom calls of XLA's foreign function interface, and the instruction set to choose.
+// The custom calls of XLA's foreign function interface.
 #include "call.h"
 
 namespace jaxqr {
@@ -26,22 +26,19 @@ ffi::Error qr_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingRets res
     problem.order = order_of(transposed);
     problem.pivoting = pivoting_of(call, pivoting);
     problem.a = static_cast<const S*>(a.untyped_data());
-    for_names(outputs, [&](std::string_view name, size_t i) {
-      std::optional<Buffer> storage;
-      const Buffer* to = at(results, i, storage);
-      if (!to) return call.fail("fewer results than outputs");
+    for_named(call, results, outputs, [&](std::string_view name, const Buffer& to) {
       if (name == "q") {
-        problem.q = call.matrix<S>("q", *to, m, k);
+        problem.q = call.matrix<S>("q", to, m, k);
       } else if (name == "q_full") {
-        problem.q_full = call.matrix<S>("q_full", *to, m, m);
+        problem.q_full = call.matrix<S>("q_full", to, m, m);
       } else if (name == "r") {
-        problem.r = call.matrix<S>("r", *to, k, n);
+        problem.r = call.matrix<S>("r", to, k, n);
       } else if (name == "h") {
-        problem.h = call.matrix<S>("h", *to, m, n);
+        problem.h = call.matrix<S>("h", to, m, n);
       } else if (name == "tau") {
-        problem.tau = call.data<S>("tau", *to, kDataType<S>, {k});
+        problem.tau = call.data<S>("tau", to, kDataType<S>, {k});
       } else if (name == "p" && problem.pivoted()) {
-        problem.p = call.data<int32_t>("p", *to, ffi::S32, {n});
+        problem.p = call.data<int32_t>("p", to, ffi::S32, {n});
       } else {
         call.fail("unknown output " + std::string(name));
       }
@@ -120,14 +117,11 @@ template <class S, class Remaining>
 void pair(Call& call, const Remaining& buffers, std::string_view names,
           DerivativeProblem<S>& problem) {
   const long m = problem.m, n = problem.n, k = problem.k();
-  for_names(names, [&](std::string_view name, size_t i) {
-    std::optional<Buffer> storage;
-    const Buffer* buffer = at(buffers, i, storage);
-    if (!buffer) return call.fail("fewer buffers than names");
+  for_named(call, buffers, names, [&](std::string_view name, const Buffer& buffer) {
     if (name == "q") {
-      problem.dq = call.matrix<S>("q's (co)tangent", *buffer, m, k);
+      problem.dq = call.matrix<S>("q's (co)tangent", buffer, m, k);
     } else if (name == "r") {
-      problem.dr = call.matrix<S>("r's (co)tangent", *buffer, k, n);
+      problem.dr = call.matrix<S>("r's (co)tangent", buffer, k, n);
     } else {
       call.fail("unknown name " + std::string(name));
     }
@@ -219,21 +213,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_qr_vjp, jaxqr::cotangent_handler,
                                   .Attr<std::string_view>("inputs")
                                   .Attr<bool>("pivoted")
                                   .Attr<bool>("transposed"));
-
-// The best instruction set that this processor and this library's build have in common is asked of
-// the baseline build, which runs everywhere: 0 baseline, 1 AVX2, 2 AVX-512.
-extern "C" int jaxqr_instruction_set() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512cd");
-  return avx2 && avx512 ? 2 : avx2 ? 1 : 0;
-#else
-  return 0;
-#endif
-}
 
 #pragma GCC visibility pop

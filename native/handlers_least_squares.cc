@@ -11,7 +11,7 @@ CodProblem<S> decomposition(Call& call, bool pivoting, const Buffer& h, const Bu
                             const Buffer& rank, const Buffer& hz, const Buffer& tauz) {
   const long m = call.rows(), n = call.cols();
   if (m < n) call.fail("a decomposition needs a deep matrix, got " + describe(h));
-  const bool twice = h1.dimensions().size() && h1.dimensions().back() == n && n > 0;
+  const bool twice = pivoting && h1.dimensions().size() && h1.dimensions().back() == n && n > 0;
   const long inner = twice ? n : 0, extra = pivoting ? n : 0;
   CodProblem<S> cod{call.batch(), m, n, 0};
   cod.h = call.matrix<S>("h", h, m, n);

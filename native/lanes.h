@@ -149,8 +149,10 @@ using RangeBody = std::function<void(long first, long count)>;
 
 inline void for_groups(Pool& pool, long batch, long width, double cost, const RangeBody& body) {
   constexpr double kBlockCost = 5e5;
+  if (batch == 0) return;
   const long groups = ceil_divide(batch, width);
-  const long blocks = std::max(1L, std::min(groups, static_cast<long>(groups * cost / kBlockCost)));
+  const double wanted = groups * (cost / kBlockCost);
+  const long blocks = wanted < groups ? std::max(1L, static_cast<long>(wanted)) : groups;
   const long size = ceil_divide(groups, blocks) * width;
   parallel_for(pool, ceil_divide(batch, size), [&](long i) {
     body(i * size, std::min(size, batch - i * size));

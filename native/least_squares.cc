@@ -13,9 +13,21 @@ void add_squares(const S* x, long count, long s, RealOf<S>* to) {
   }
 }
 
+// Add 0 to the residual of each column whose x is finite, else NaN: where the matrix has no rows but
+// those of R, nothing else of what is not finite comes to its residual.
+template <class S>
+void mark_not_finite(const LstsqProblem<S>& one) {
+  for (long i = 0; i < one.n; ++i) {
+    for (long l = 0; l < one.s; ++l) {
+      one.residuals[l] += 0 * std::abs(std::real(one.x[i * one.s + l])) +
+                          0 * std::abs(std::imag(one.x[i * one.s + l]));
+    }
+  }
+}
+
 // x from c = Q^H b and the triangle of one matrix, and the squares of what R22 leaves of c.
 template <class S>
-void finish(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, long ld, S* c,
+void find_x(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, long ld, S* c,
             Pool& pool) {
   const long n = one.n, s = one.s, rank = *one.rank;
   if (rank == n) {
@@ -35,6 +47,53 @@ void finish(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, lo
     }
   }
   add_squares(rest, n - rank, s, one.residuals);
+}
+
+template <class S>
+void finish(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, long ld, S* c,
+            Pool& pool) {
+  find_x(one, space, r, ld, c, pool);
+  mark_not_finite(one);
+}
+
+// No columns: nothing of b is taken off.
+template <class S>
+void solve_empty(const LstsqProblem<S>& problem) {
+  const long s = problem.s;
+  std::fill(problem.rank, problem.rank + problem.batch, 0);
+  std::fill(problem.residuals, problem.residuals + problem.batch * s, RealOf<S>(0));
+  for (long b = 0; s && b < problem.batch; ++b) {
+    add_squares(problem.b + b * problem.m * s, problem.m, s, problem.residuals + b * s);
+  }
+}
+
+// By the decomposition: pivoting is as quick as its absence unless columns are few.
+template <class S>
+void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
+  const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s;
+  Workspace workspace(bytes<S>(batch * m * n) + 2 * bytes<S>(batch * n) +
+                      bytes<int32_t>(batch * n) + bytes<S>(batch * n * n) +
+                      bytes<S>(batch * m * s));
+  CodProblem<S> cod{batch, m, n, problem.rcond};
+  cod.a = problem.a;
+  cod.h = workspace.take<S>(batch * m * n);
+  cod.tau = workspace.take<S>(batch * n);
+  cod.rank = problem.rank;
+  if (problem.pivoting) {
+    cod.p = workspace.take<int32_t>(batch * n);
+    cod.hz = workspace.take<S>(batch * n * n);
+    cod.tauz = workspace.take<S>(batch * n);
+  }
+  decompose(cod, pool);
+  S* c = workspace.take<S>(batch * m * s);
+  multiply_q(batch, m, n, cod.h, cod.tau, s, true, problem.b, c, pool);
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long b) {
+    const LstsqProblem<S> one = problem.slice(b, 1);
+    S* mine = c + b * m * s;
+    std::fill(one.residuals, one.residuals + s, RealOf<S>(0));
+    add_squares(mine + n * s, m - n, s, one.residuals);
+    finish(one, space, cod.h + b * m * n, n, mine, pool);
+  });
 }
 
 // [A b], the columns of A in the given order if there is one.
@@ -73,8 +132,18 @@ void take_apart(const LstsqProblem<S>& problem, const S* both, S* r, S* c) {
   }
 }
 
+// Whether there is a NaN on the diagonal of a triangle.
+template <class S>
+bool has_nan(const S* r, long k) {
+  for (long i = 0; i < k; ++i) {
+    if (real_part(r[i * (k + 1)]) != real_part(r[i * (k + 1)])) return true;
+  }
+  return false;
+}
+
 // By the triangle of [A b]: it holds Q^H b, and nothing of Q is kept. The large columns come first,
-// as in `decompose_twice`.
+// as in `decompose_twice`. What is not finite in one column of b would spoil all: such a matrix is
+// solved again, where columns are apart.
 template <class S>
 void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
   const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s, k = n + s;
@@ -112,40 +181,12 @@ void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
   } else {
     std::fill(cod.rank, cod.rank + batch, static_cast<int32_t>(n));
   }
-  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
-    const long b = at / (n * s);
-    finish(problem.slice(b, 1), space, cod.h + b * n * n, n, c + at, pool);
+  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long b) {
+    finish(problem.slice(b, 1), space, cod.h + b * n * n, n, c + b * n * s, pool);
   });
-}
-
-// By the decomposition: pivoting is as quick as its absence unless columns are few.
-template <class S>
-void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
-  const long batch = problem.batch, m = problem.m, n = problem.n, s = problem.s;
-  Workspace workspace(bytes<S>(batch * m * n) + 2 * bytes<S>(batch * n) +
-                      bytes<int32_t>(batch * n) + bytes<S>(batch * n * n) +
-                      bytes<S>(batch * m * s));
-  CodProblem<S> cod{batch, m, n, problem.rcond};
-  cod.a = problem.a;
-  cod.h = workspace.take<S>(batch * m * n);
-  cod.tau = workspace.take<S>(batch * n);
-  cod.rank = problem.rank;
-  if (problem.pivoting) {
-    cod.p = workspace.take<int32_t>(batch * n);
-    cod.hz = workspace.take<S>(batch * n * n);
-    cod.tauz = workspace.take<S>(batch * n);
+  for (long b = 0; b < batch; ++b) {
+    if (has_nan(plain.r + b * k * k, k)) solve_decomposed(problem.slice(b, 1), pool);
   }
-  decompose(cod, pool);
-  S* c = workspace.take<S>(batch * m * s);
-  multiply_q(batch, m, n, cod.h, cod.tau, s, true, problem.b, c, pool);
-  for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long at) {
-    const long b = at / (n * s);
-    const LstsqProblem<S> one = problem.slice(b, 1);
-    S* mine = c + b * m * s;
-    std::fill(one.residuals, one.residuals + s, RealOf<S>(0));
-    add_squares(mine + n * s, m - n, s, one.residuals);
-    finish(one, space, cod.h + b * m * n, n, mine, pool);
-  });
 }
 
 }  // namespace
@@ -153,6 +194,7 @@ void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
 template <class S>
 void least_squares(const LstsqProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, s = problem.s;
+  if (n == 0) return solve_empty(problem);
   const bool beside = m >= 2 * n && m >= n + s && n + s <= kTallColumns;
   for_pieces(problem.batch, m * (n + s) * sizeof(S), [&](long first, long count) {
     const LstsqProblem<S> piece = problem.slice(first, count);

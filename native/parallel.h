@@ -5,10 +5,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <new>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -57,7 +57,8 @@ class Pool {
 // The caller works through the blocks itself and waits for blocks that were begun, never for a
 // scheduled task to start: so it cannot deadlock, however busy the pool is. A task that starts
 // after the last block was taken touches the shared counter only, which it keeps alive.
-// An allocation that fails in a body is thrown here, once all bodies are done.
+// What a body throws is thrown here, once all bodies are done. A pool that refuses a task, by an
+// exception, leaves the work to the tasks that it took before and to the caller.
 template <class Body>
 void parallel_for(Pool& pool, long count, const Body& body) {
   const long helpers = std::min(pool.threads(), count) - 1;
@@ -67,7 +68,7 @@ void parallel_for(Pool& pool, long count, const Body& body) {
   }
   struct State {
     std::atomic<long> next{0}, done{0};
-    std::atomic<bool> out_of_memory{false};
+    std::exception_ptr error;  // the first; under the mutex until all is done
     long count;
     const Body* body;
     std::mutex mutex;
@@ -83,8 +84,9 @@ void parallel_for(Pool& pool, long count, const Body& body) {
       for (long i; (i = state->next.fetch_add(1)) < state->count; ++taken) {
         try {
           (*state->body)(i);
-        } catch (const std::bad_alloc&) {
-          state->out_of_memory = true;
+        } catch (...) {
+          std::lock_guard<std::mutex> lock(state->mutex);
+          if (!state->error) state->error = std::current_exception();
         }
       }
     }
@@ -93,7 +95,11 @@ void parallel_for(Pool& pool, long count, const Body& body) {
       state->finished.notify_all();
     }
   };
-  for (long i = 0; i < helpers; ++i) pool.schedule(work);
+  try {
+    for (long i = 0; i < helpers; ++i) pool.schedule(work);
+  } catch (...) {
+    // tasks that wait in the queue point to the body: it must not end before they are of no use
+  }
   work();
   const auto all_done = [&] { return state->done.load() >= count; };
   for (int spin = 0; spin < 2000 && !all_done(); ++spin) {
@@ -105,7 +111,7 @@ void parallel_for(Pool& pool, long count, const Body& body) {
     std::unique_lock<std::mutex> lock(state->mutex);
     state->finished.wait(lock, all_done);
   }
-  if (state->out_of_memory) throw std::bad_alloc();
+  if (state->error) std::rethrow_exception(state->error);
 }
 
 }  // namespace jaxqr

@@ -25,10 +25,12 @@ Span upper_span(const View<S>& x, long l) {
 inline void for_ranges(Pool& pool, long count, long cost,
                        const std::function<void(long, long)>& body) {
   constexpr long kWork = 1 << 15;  // entries that outweigh waking up a thread
-  const long ranges = std::min(count, count * cost / kWork + 1);
+  const double wanted = static_cast<double>(count) * cost / kWork;  // no product may overflow
+  const long ranges = wanted < count ? static_cast<long>(wanted) + 1 : count;
   if (ranges <= 1) return body(0, count);
-  parallel_for(pool, ranges,
-               [&](long i) { body(count * i / ranges, count * (i + 1) / ranges); });
+  const long size = count / ranges, longer = count % ranges;  // so many ranges have one more
+  const auto start = [=](long i) { return i * size + std::min(i, longer); };
+  parallel_for(pool, ranges, [&](long i) { body(start(i), start(i + 1)); });
 }
 
 // to := factor conj(from), `count` scalars.

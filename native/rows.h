@@ -31,7 +31,8 @@ const Place* row_places(Workspace& workspace, long cols) {
   return places;
 }
 
-// Lanes beyond the last row are zero.
+// Lanes beyond the last row are zero. Short rows are read on into the next ones, but not beyond the
+// last: those may be another thread's, which writes them.
 template <class S>
 [[gnu::noinline]] void load_rows(const RowRange<const S>& from, const Place* places,
                                  const LaneMatrix<Pack<S>>& to) {
@@ -40,9 +41,9 @@ template <class S>
   const long length = from.cols * kParts<S>, groups = group_total<S>(from.count);
   if (from.order == Order::kRows) {
     for (long g = 0; g < groups; ++g) {
-      const long row = from.first + g * width;
-      pack<T>(reals(from.matrix) + row * length, length, group_count<T>(from.count - g * width),
-              places, (from.rows - row) * length, vectors(to.at(g, 0)));
+      const long rest = from.count - g * width;
+      pack<T>(reals(from.matrix) + (from.first + g * width) * length, length,
+              group_count<T>(rest), places, rest * length, vectors(to.at(g, 0)));
     }
     return;
   }

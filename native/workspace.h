@@ -2,6 +2,7 @@
 // many a factorization.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <new>
@@ -35,7 +36,8 @@ inline void prefer_huge_pages(void* data, size_t bytes) {
 //   double* v = workspace.take<double>(m * n);
 //
 // Each thread keeps one block for every depth of nesting (a parallel loop's body may run inside
-// a computation that holds one), up to a bound.
+// a computation that holds one), up to a bound; and all threads of the process, who may be many and
+// idle for long, keep no more than another.
 class Workspace {
  public:
   explicit Workspace(size_t bytes) : block_(nullptr), next_(nullptr), end_(nullptr) {
@@ -43,10 +45,10 @@ class Workspace {
     if (kept.depth < kDepths && bytes <= kKeptBytes) {
       Block& block = kept.blocks[kept.depth];
       if (block.bytes < bytes) {
-        std::free(block.data);
-        block = {};
+        block.free();
         block.data = allocate(bytes);
         block.bytes = bytes;
+        in_blocks_ += bytes;
       }
       next_ = static_cast<char*>(block.data);
     } else {
@@ -58,15 +60,22 @@ class Workspace {
   }
 
   ~Workspace() {
-    --kept_().depth;
-    std::free(block_);
+    Kept& kept = kept_();
+    --kept.depth;
+    if (block_) {
+      std::free(block_);
+    } else if (in_blocks_ > kKeptInAll) {
+      kept.blocks[kept.depth].free();
+    }
   }
 
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
 
+  // Of an array of `count` entries. No sum of a few such sizes overflows.
   template <class T>
   static constexpr size_t size(long count) {
+    if (static_cast<size_t>(count) > kMostBytes / sizeof(T)) throw std::bad_alloc();
     return (static_cast<size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
   }
 
@@ -78,20 +87,33 @@ class Workspace {
     return piece;
   }
 
+  // The bytes that all threads keep, used or idle; when they are idle, at most kKeptInAll.
+  static size_t in_blocks() { return in_blocks_; }
+  static constexpr size_t kKeptInAll = size_t{256} << 20;
+
  private:
   static constexpr size_t kAlignment = 64;
+  static constexpr size_t kMostBytes = size_t{1} << 56;   // more than any machine has
   static constexpr size_t kKeptBytes = size_t{64} << 20;  // by a thread, at one depth
   static constexpr int kDepths = 3;
+
+  static inline std::atomic<size_t> in_blocks_{0};
 
   struct Block {
     void* data = nullptr;
     size_t bytes = 0;
+
+    void free() {
+      std::free(data);
+      in_blocks_ -= bytes;
+      *this = {};
+    }
   };
   struct Kept {
     Block blocks[kDepths];
     int depth = 0;
     ~Kept() {
-      for (Block& block : blocks) std::free(block.data);
+      for (Block& block : blocks) block.free();
     }
   };
 

@@ -1,5 +1,6 @@
 """Least squares: the solution of minimum norm, its residuals and the rank, whatever the input."""
 
+import functools
 import re
 
 import jax
@@ -223,6 +224,64 @@ def test_empty(m, n, s, pivoting):
     np.testing.assert_array_equal(gradient_a, np.zeros_like(a))
     np.testing.assert_allclose(gradient_b, 2 * b)
     assert solve(np.zeros((0, 3, 2)), np.ones(3)).x.shape == (0, 2)
+
+
+@pytest.mark.parametrize("pivoting", [True, False])
+@pytest.mark.parametrize("shape", [(3, 2), (2, 2), (2, 3), (40, 2)], ids=str)
+def test_a_batch_of_no_right_hand_sides_has_no_solutions(shape, pivoting):
+    a, b = jnp.ones(shape) + jnp.eye(*shape), jnp.zeros((0, shape[0]))
+    solve = functools.partial(jaxqr.lstsq, pivoting=pivoting)
+
+    @jax.jit
+    def solutions(a, b):
+        of_batch = jax.vmap(solve, (None, 0), jaxqr.LstsqResult(0, 0, None))
+        some = jnp.stack([a, a, a])
+        return (
+            of_batch(a, b),  # the rank is computed, and nothing else is
+            jax.vmap(solve)(jnp.zeros((0, *shape)), b),
+            jax.vmap(jax.vmap(solve, (0, None)), (None, 0))(some, b),
+            jax.vmap(jax.vmap(solve, (None, 0)), (0, None))(some, b),
+            solve(a, b[..., None]),
+            solve(a, jnp.zeros((2, 0, shape[0], 4))),
+        )
+
+    n = shape[1]
+    batches = ((0,), (0,), (0, 3), (3, 0))
+    expected_shapes = [(*batch, n) for batch in batches] + [(0, n, 1), (2, 0, n, 4)]
+    results = solutions(a, b)
+    assert [result.x.shape for result in results] == expected_shapes
+    assert results[0].rank == min(shape)
+    assert results[0].residuals.shape == (0,)
+
+
+@pytest.mark.parametrize("pivoting", [True, False])
+@pytest.mark.parametrize("shape", [(2, 2), (3, 2), (8, 2), (2, 3)], ids=str)
+def test_everything_real_of_a_matrix_with_a_nan_is_nan(shape, pivoting):
+    a = np.arange(1.0, 1 + np.prod(shape)).reshape(shape) ** 2
+    a[0, 0] = np.nan
+    x, residual, rank = jaxqr.lstsq(a, np.ones(shape[0]), pivoting=pivoting)
+    assert np.isnan(x).all()
+    assert np.isnan(residual)
+    assert rank == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("shape", [(40, 3), (3, 3), (3, 4)], ids=str)
+def test_a_right_hand_side_that_is_not_finite_spoils_no_other(shape, value):
+    a, b = normal(shape), normal((5, shape[0]), seed=1)
+    solve = jax.jit(jax.vmap(jaxqr.lstsq, (None, 0)))
+    clean = solve(a, b)
+    b[1, 2] = b[3, 0] = value
+    x, residuals, rank = map(np.asarray, solve(a, b))
+    assert not np.isfinite(x[[1, 3]]).any()
+    assert np.isnan(residuals[[1, 3]]).all()
+    np.testing.assert_array_equal(rank, [3] * 5)
+    kept = [0, 2, 4]
+    assert_equal_to(
+        (np.asarray(clean.x)[kept], np.asarray(clean.residuals)[kept]),
+        (x[kept], residuals[kept]),
+        1e-12,
+    )
 
 
 # --------------------------------------------------------------------------- shapes of b

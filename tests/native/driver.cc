@@ -1,8 +1,12 @@
 // The kernels without XLA: plain functions that a test calls, on a pool of threads of its own.
+#include <atomic>
+#include <new>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
 #include "kernels.h"
+#include "workspace.h"
 
 namespace jaxqr {
 namespace {
@@ -17,6 +21,20 @@ class Threads : public Pool {
 
  private:
   std::vector<std::thread> started_;
+};
+
+// Takes a task, which runs when it is told to, and refuses all others.
+class Refusing : public Pool {
+ public:
+  long threads() const override { return 4; }
+  void schedule(std::function<void()> task) override {
+    if (task_) throw std::bad_alloc();
+    task_ = std::move(task);
+  }
+  void run() { task_(); }
+
+ private:
+  std::function<void()> task_;
 };
 
 // Call body(S{}) for the scalar type that the letter of NumPy's dtype names.
@@ -61,7 +79,7 @@ using namespace jaxqr;
 
 extern "C" void test_factor(char letter, long batch, long m, long n, bool transposed,
                             int pivoting, const void* a, void* q, void* q_full, void* r, void* h,
-                            void* tau, int32_t* p, void* scale) {
+                            void* tau, int32_t* p) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     QrProblem<S> problem{batch, m, n, order_of(transposed),
@@ -73,7 +91,6 @@ extern "C" void test_factor(char letter, long batch, long m, long n, bool transp
     problem.h = static_cast<S*>(h);
     problem.tau = static_cast<S*>(tau);
     problem.p = p;
-    problem.scale = static_cast<RealOf<S>*>(scale);
     Threads pool;
     factor(problem, pool);
   });
@@ -109,13 +126,12 @@ extern "C" void test_apply(char letter, long batch, long m, long k, long rows, l
 
 extern "C" void test_derivative(char letter, long batch, long m, long n, bool transposed,
                                 bool pivoted, bool forward, const void* q, const void* r,
-                                const void* scale, void* da, void* dq, void* dr) {
+                                void* da, void* dq, void* dr) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     DerivativeProblem<S> problem{batch, m, n, order_of(transposed), pivoted};
     problem.q = static_cast<const S*>(q);
     problem.r = static_cast<const S*>(r);
-    problem.scale = static_cast<const RealOf<S>*>(scale);
     problem.da = static_cast<S*>(da);
     problem.dq = static_cast<S*>(dq);
     problem.dr = static_cast<S*>(dr);
@@ -167,4 +183,53 @@ extern "C" void test_least_squares(char letter, long batch, long m, long n, long
     Threads pool;
     least_squares(problem, pool);
   });
+}
+
+// How many bodies of `count` are done on a pool that refuses tasks. One that it took runs after the
+// bodies have ended.
+extern "C" long test_refusing_pool(long count) {
+  std::atomic<long> done{0};
+  Refusing pool;
+  {
+    const std::function<void(long)> body = [&](long) { ++done; };
+    parallel_for(pool, count, body);
+  }
+  pool.run();
+  return done;
+}
+
+// How many bodies of `count` are done if one throws and the caller hears of it; -1 if it does not.
+extern "C" long test_throwing_body(long count) {
+  std::atomic<long> done{0};
+  try {
+    Threads pool;
+    parallel_for(pool, count, [&](long i) {
+      if (i == count / 2) throw std::invalid_argument("this one");
+      ++done;
+    });
+  } catch (const std::invalid_argument&) {
+    return done;
+  }
+  return -1;
+}
+
+// The bytes that `count` threads keep together after each has had three nested workspaces of `bytes`
+// while all others had theirs.
+extern "C" long test_kept_bytes(long count, long bytes) {
+  std::atomic<long> full{0}, idle{0}, kept{-1};
+  const auto work = [&] {
+    {
+      Workspace first(bytes), second(bytes), third(bytes);
+      ++full;
+      while (full < count) std::this_thread::yield();
+    }
+    ++idle;
+    while (kept < 0) std::this_thread::yield();  // what a thread keeps ends with it
+  };
+  std::vector<std::thread> threads;
+  for (long i = 0; i < count; ++i) threads.emplace_back(work);
+  while (idle < count) std::this_thread::yield();
+  kept = static_cast<long>(Workspace::in_blocks());
+  for (std::thread& thread : threads) thread.join();
+  return kept;
 }

@@ -1,16 +1,17 @@
 """Random problems for the kernels, judged by LAPACK and by the plain rules: run as a script.
 
-    python random_cases.py LIBRARY CASES SECONDS
+    python random_cases.py LIBRARY CASES SECONDS [CALLERS]
 
-LIBRARY is the kernels with driver.cc. The seed is fixed, so a case that fails can be had again.
-Exits with 1 at the first law that does not hold; a sanitizer ends the process by itself. JAX is
-not imported: the sanitizers would have to live with its libraries.
+LIBRARY is the kernels with driver.cc; CALLERS threads call it at once. The seed is fixed, so a case
+that fails can be had again. Exits with 1 at the first law that does not hold; a sanitizer ends the
+process by itself. JAX is not imported: the sanitizers would have to live with its libraries.
 """
 
 import ctypes
 import importlib.util
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +25,47 @@ PIVOTING = (NONE, NONE, NONE, EXACT, RANDOMIZED)
 
 def main() -> int:
     path, cases, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    callers = int(sys.argv[4]) if sys.argv[4:] else 1
     library = Library(path)
-    start, done = time.monotonic(), 0
-    for seed in range(cases):
-        if time.monotonic() - start > seconds:
-            print(f"time limit after {done} cases")
-            return 1
-        rng = np.random.default_rng(seed)
-        case = rng.choice(CASES, p=WEIGHTS)
-        try:
-            case(library, rng)
-        except AssertionError:
-            print(f"seed {seed}, {case.__name__}")
-            raise
-        done += 1
+    check_pools_and_memory(library.library)
+    start = time.monotonic()
+
+    def call(first: int) -> int:
+        """Every case from `first` on that is this caller's."""
+        for done, seed in enumerate(range(first, cases, callers)):
+            if time.monotonic() - start > seconds:
+                return done
+            run_case(library, seed)
+        return len(range(first, cases, callers))
+
+    with ThreadPoolExecutor(callers) as pool:
+        done = sum(pool.map(call, range(callers)))
+    if done < cases:
+        print(f"time limit after {done} cases")
+        return 1
     print(f"{done} cases in {time.monotonic() - start:.1f} s")
     return 0
+
+
+def run_case(library, seed):
+    rng = np.random.default_rng(seed)
+    case = rng.choice(CASES, p=WEIGHTS)
+    try:
+        case(library, rng)
+    except AssertionError:
+        print(f"seed {seed}, {case.__name__}")
+        raise
+
+
+def check_pools_and_memory(library):
+    """What no call's results tell of the kernels' loops and workspaces."""
+    for name in ("test_refusing_pool", "test_throwing_body", "test_kept_bytes"):
+        getattr(library, name).restype = ctypes.c_long
+    assert library.test_refusing_pool(ctypes.c_long(100)) == 100
+    assert library.test_throwing_body(ctypes.c_long(100)) == 99
+    mib = 2**20
+    kept = library.test_kept_bytes(ctypes.c_long(8), ctypes.c_long(32 * mib))
+    assert 0 < kept <= 256 * mib, f"idle threads keep {kept / mib} MiB"
 
 
 # ------------------------------------------------------------------------- the library
@@ -69,11 +95,9 @@ class Library:
                 results[name] = np.full((len(a), *shape), 77, a.dtype)
             elif name == "tau":
                 results[name] = np.full((len(a), k), 77, a.dtype)
-            elif name == "p":
-                results[name] = np.full((len(a), n), 77, np.int32)
             else:
-                results[name] = np.full((len(a),), 77, a.real.dtype)
-        names = ("q", "q_full", "r", "h", "tau", "p", "scale")
+                results[name] = np.full((len(a), n), 77, np.int32)
+        names = ("q", "q_full", "r", "h", "tau", "p")
         self.library.test_factor(
             *self._head(a, m, n),
             ctypes.c_bool(transposed),
@@ -98,11 +122,11 @@ class Library:
         self.library.test_apply(*self._head(h, *sizes), *flags, *map(pointer, (h, tau, c, out)))
         return out
 
-    def derivative(self, q, r, scale, da, dq, dr, *, transposed, pivoted, forward):
+    def derivative(self, q, r, da, dq, dr, *, transposed, pivoted, forward):
         m, n = q.shape[-1 if transposed else -2], r.shape[-2 if transposed else -1]
         flags = map(ctypes.c_bool, (transposed, pivoted, forward))
         self.library.test_derivative(
-            *self._head(q, m, n), *flags, *map(pointer, (q, r, scale, da, dq, dr))
+            *self._head(q, m, n), *flags, *map(pointer, (q, r, da, dq, dr))
         )
 
     def decompose(self, a, rcond, *, pivoting, twice):
@@ -228,15 +252,13 @@ def factorization(library, rng):
     info, transposed, pivoting = np.finfo(dtype), rng.random() < 0.5, int(rng.choice(PIVOTING))
     a, regular = matrices(rng, dtype, batch, m, n)
     names = (
-        ["q", "r", "h", "tau", "scale"] + ["p"] * (pivoting != NONE) + ["q_full"] * (n < m < 400)
+        ["q", "r", "h", "tau"] + ["p"] * (pivoting != NONE) + ["q_full"] * (n < m < 400)
     )
     chosen = names if rng.random() < 0.5 else [x for x in names if rng.random() < 0.5]
     memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
     before = memory.copy()
     out = library.factor(memory, chosen, transposed=transposed, pivoting=pivoting)
     assert np.array_equal(memory, before), "the input was written"
-    if "scale" in out:
-        assert np.all(np.frexp(out["scale"])[0] == 0.5), "scale is no power of two"
     wide = np.result_type(dtype, np.float64)
     if "p" in out:
         assert np.array_equal(np.sort(out["p"]), np.tile(np.arange(n), (batch, 1))), "permutation"
@@ -380,7 +402,6 @@ def derivatives(library, rng):
     r = r / np.sqrt(m + n) + np.eye(k, n) * signs
     r = np.triu(r)
     exponent = int(rng.choice((0, 0, 10)))
-    scale = np.full((batch,), 2.0**-exponent, np.finfo(dtype).dtype)
     q, r = q.astype(dtype), (r * 2.0**exponent).astype(dtype)
     da, qbar = normal(rng, (batch, m, n), dtype), normal(rng, (batch, m, k), dtype)
     rbar = normal(rng, (batch, k, n), dtype)
@@ -388,7 +409,7 @@ def derivatives(library, rng):
     flip = (lambda x: np.ascontiguousarray(np.swapaxes(x, -1, -2))) if transposed else (lambda x: x)
     wants_q, wants_r = [(True, True), (True, False), (False, True)][rng.integers(3)]
     options = {"transposed": transposed, "pivoted": bool(rng.random() < 0.5)}
-    fixed = (flip(q), flip(r), scale)
+    fixed = (flip(q), flip(r))
     out = [flip(dq) if wants_q else None, flip(dr) if wants_r else None]
     library.derivative(*fixed, flip(da), *out, forward=True, **options)
     dq, dr = (None if x is None else flip(x) for x in out)
@@ -466,7 +487,7 @@ def not_finite(library, rng):
     a = normal(rng, (batch, m, n), dtype)
     bad = rng.integers(batch)
     a[bad, rng.integers(m), rng.integers(n)] = rng.choice((np.nan, np.inf, -np.inf))
-    names = ["q", "r", "h", "tau", "scale"]
+    names = ["q", "r", "h", "tau"]
     pivoting = int(rng.choice(PIVOTING))
     out = library.factor(a, names, transposed=False, pivoting=pivoting)
     upper = np.triu(np.ones((min(m, n), n), bool))
@@ -477,7 +498,158 @@ def not_finite(library, rng):
         assert np.all(np.isfinite(rest)), f"a NaN spoils {name} of other matrices"
 
 
+def not_finite_sides(library, rng):
+    """What is not finite in a column of b stays in its column of x."""
+    dtype, batch, m, n = problem(rng)
+    m, n, s = max(m, n), min(m, n), int(rng.integers(2, 6))
+    batch = min(batch, 40)
+    a, b = normal(rng, (batch, m, n), dtype), normal(rng, (batch, m, s), dtype)
+    pivoting = bool(rng.random() < 0.7)
+    clean = library.least_squares(a, b, 1e-5, pivoting=pivoting)
+    bad, column = rng.integers(batch), rng.integers(s)
+    b[bad, rng.integers(m), column] = rng.choice((np.nan, np.inf, -np.inf))
+    x, residuals, rank = library.least_squares(a, b, 1e-5, pivoting=pivoting)
+    assert np.all(rank == clean[2]), "a NaN in b changes a rank"
+    # of few rows in the column not all entries of x need that of b
+    assert not np.all(np.isfinite(x[bad, :, column])), "x of a column with a NaN is finite"
+    assert np.isnan(residuals[bad, column]), "the residual of a column with a NaN is not NaN"
+    x[bad, :, column], residuals[bad, column] = clean[0][bad, :, column], clean[1][bad, column]
+    limit = 1e5 * m * np.finfo(dtype).eps * np.linalg.cond(a).max() ** 2
+    assert np.all(np.abs(x - clean[0]) <= limit * np.abs(clean[0]).max()), "other columns of x"
+    assert np.all(np.abs(residuals - clean[1]) <= limit * np.abs(clean[1]).max()), "residuals"
+
+
+def empty(library, rng):
+    """No matrices, no rows, no columns, no right-hand sides: nothing is written that is not there.
+
+    What is left of the results is what it is by definition.
+    """
+    dtype = np.dtype(LETTERS[rng.integers(4)])
+    sizes = rng.integers(1, 20, 4) * np.array((1, rng.choice((1, 30)), 1, 1))
+    sizes[rng.random(4) < 0.4] = 0
+    batch, m, n, s = map(int, sizes)
+    if batch * m * n == 0:
+        empty_factors(library, rng, dtype, batch, m, n)
+    m, n = max(m, n), min(m, n)
+    if batch * m * n * s == 0:
+        empty_reflectors(library, rng, dtype, batch, m, n, s)
+        empty_least_squares(library, rng, dtype, batch, m, n, s)
+
+
+def empty_factors(library, rng, dtype, batch, m, n):
+    k, transposed, pivoting = min(m, n), rng.random() < 0.5, int(rng.choice(PIVOTING))
+    shape = (batch, n, m) if transposed else (batch, m, n)
+    names = ["q", "q_full", "r", "h", "tau"] + ["p"] * (pivoting != NONE)
+    out = library.factor(np.zeros(shape, dtype), names, transposed=transposed, pivoting=pivoting)
+    assert np.all(out["q_full"] == np.eye(m)), "Q is not the identity"
+    assert "p" not in out or np.all(out["p"] == np.arange(n)), "p is not the identity"
+    q, r, da = (np.zeros((batch, *s), dtype) for s in ((m, k), (k, n), (m, n)))
+    if transposed:
+        q, r, da = (np.ascontiguousarray(np.swapaxes(x, -1, -2)) for x in (q, r, da))
+    for forward in (True, False):
+        options = {"transposed": transposed, "pivoted": pivoting != NONE, "forward": forward}
+        library.derivative(q, r, da, q.copy(), r.copy(), **options)
+
+
+def empty_reflectors(library, rng, dtype, batch, m, n, s):
+    h = normal(rng, (batch, m, n), dtype)
+    assert np.all(library.form(h, np.zeros((batch, n), dtype)) == np.eye(m, n)), "form"
+    for k, left in ((n, True), (n, False), (0, True), (0, False)):
+        c = normal(rng, (batch, m, s) if left else (batch, s, m), dtype)
+        v = np.ascontiguousarray(h[:, :, :k])
+        out = library.apply(v, np.zeros((batch, k), dtype), c, left=left, adjoint=False)
+        assert np.array_equal(out, c), "apply"
+
+
+def empty_least_squares(library, rng, dtype, batch, m, n, s):
+    a, b = normal(rng, (batch, m, n), dtype), normal(rng, (batch, m, s), dtype)
+    for pivoting in (True, False):
+        _, residuals, rank = library.least_squares(a, b, 1e-6, pivoting=pivoting)
+        assert np.all(rank == n), f"rank {rank}, not {n}"
+        if n == 0:
+            assert np.allclose(residuals, np.sum(np.abs(b) ** 2, axis=-2), rtol=1e-5)
+        twice = pivoting and n > 0 and bool(rng.random() < 0.5)
+        factors = library.decompose(a, 1e-6, pivoting=pivoting, twice=twice)
+        assert batch == 0 or np.all(factors[5] == n), "rank of the decomposition"
+        for operation in ("solve", "solve_adjoint", "gram", "null"):
+            if operation == "null" and not pivoting:
+                continue
+            v = np.zeros((batch, m if operation == "solve" else n, s), dtype)
+            assert np.all(library.pseudoinverse(a, factors, operation, v) == 0), operation
+
+
+def graded(library, rng):
+    """Columns of any size are right each for itself, and pivots are chosen by their true norms."""
+    dtype, batch, m, n = problem(rng)
+    info, wide = np.finfo(dtype), np.result_type(dtype, np.float64)
+    ends = info.maxexp - 24
+    steps = rng.integers(-ends, ends, (batch, 1, n)) if rng.random() < 0.7 else -ends
+    steps = np.where(rng.random((batch, 1, n)) < 0.5, steps, 0)
+    a = normal(rng, (batch, m, n), dtype)
+    if rng.random() < 0.3:  # nearly triangular: what is left of columns is small, too
+        a = a * 2.0 ** np.where(np.tri(m, n, -1), -int(rng.integers(10, ends)), 0)
+    a = (a * 2.0**steps).astype(dtype)
+    pivoting = int(rng.choice((NONE, EXACT)))
+    names = ["q", "r"] + ["p"] * (pivoting == EXACT)
+    out = library.factor(a, names, transposed=False, pivoting=pivoting)
+    assert_orthonormal(out["q"], info.eps)
+    if pivoting == EXACT:
+        a = np.take_along_axis(a, out["p"][:, None, :], -1)
+        sizes = np.abs(np.diagonal(out["r"], axis1=-2, axis2=-1)).astype(np.longdouble)
+        smallest = float(info.tiny) * m * n
+        more = 1 + 100 * max(m, n) * info.eps
+        assert np.all(sizes[:, 1:] <= sizes[:, :-1] * more + smallest), "order"
+    size = np.max(np.abs(a), axis=-2, keepdims=True)
+    power = 2.0 ** -np.frexp(np.where(size == 0, 1, size).astype(wide).real)[1]
+    product = out["q"].astype(wide) @ (out["r"].astype(wide) * power)
+    error = np.sum(np.abs(a.astype(wide) * power - product), axis=-2, keepdims=True)
+    noise = m * n * float(np.finfo(dtype).smallest_subnormal) * power
+    assert np.all(error <= LIMIT * m * max(m, n) * info.eps + noise), "a column's residual"
+
+
+def dependent(library, rng):
+    """A column that repeats another one does not count; what is independent does."""
+    dtype, batch, m, n = problem(rng)
+    m, n = max(m, n, 2), max(2, min(m, n))
+    a = normal(rng, (batch, m, n), dtype)
+    i, j = rng.choice(n, 2, replace=False)
+    a[:, :, j] = a[:, :, i]
+    b = normal(rng, (batch, m, 1), dtype)
+    x, _, rank = library.least_squares(a, b, -1.0, pivoting=True)
+    assert np.all(rank == n - 1), f"rank {rank}, not {n - 1}"
+    near = 1e5 * n * np.finfo(dtype).eps * np.abs(x).max()
+    assert np.all(np.abs(x[:, i] - x[:, j]) <= near), "not of minimum norm"
+
+
+def not_finite_derivatives(library, rng):
+    """What is not finite in a triangle or a (co)tangent stays in its matrix's derivatives."""
+    dtype, batch, m, n = problem(rng)
+    k, pivoted = min(m, n), bool(rng.random() < 0.5)
+    q, r = np.linalg.qr(normal(rng, (batch, m, n), dtype))
+    q, r, da = q.astype(dtype), np.triu(r).astype(dtype), normal(rng, (batch, m, n), dtype)
+    qbar, rbar = normal(rng, (batch, m, k), dtype), normal(rng, (batch, k, n), dtype)
+    bad, value = rng.integers(batch), rng.choice((np.nan, np.inf, -np.inf))
+    if rng.random() < 0.5:
+        upper = np.broadcast_to(np.triu(np.ones((k, n), bool)), r.shape)
+        r[bad] = np.where(upper[bad], np.nan, 0)
+        q[bad] = np.nan
+    else:
+        for x in (da, qbar, rbar):
+            x[bad, rng.integers(x.shape[1]), rng.integers(x.shape[2])] = value
+    dq, dr, abar = np.full_like(q, 77), np.full_like(r, 77), np.full_like(da, 77)
+    options = {"transposed": False, "pivoted": pivoted}
+    library.derivative(q, r, da, dq, dr, forward=True, **options)
+    library.derivative(q, r, abar, qbar, rbar, forward=False, **options)
+    for name, x in (("dQ", dq), ("dR", dr), ("Abar", abar)):
+        assert not np.all(np.isfinite(x[bad])), f"{name} is finite where its operands are not"
+        rest = np.delete(x, bad, axis=0)
+        assert np.all(np.isfinite(rest)), f"a NaN spoils {name} of other matrices"
+
+
 CASES = (
+    graded,
+    dependent,
+    not_finite_derivatives,
     factorization,
     pivots,
     random_pivots,
@@ -485,8 +657,10 @@ CASES = (
     derivatives,
     least_squares,
     not_finite,
+    not_finite_sides,
+    empty,
 )
-WEIGHTS = (0.445, 0.1, 0.005, 0.15, 0.15, 0.1, 0.05)
+WEIGHTS = (0.08, 0.04, 0.04, 0.315, 0.08, 0.005, 0.13, 0.13, 0.1, 0.04, 0.02, 0.02)
 
 if __name__ == "__main__":
     sys.exit(main())
