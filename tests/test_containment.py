@@ -148,14 +148,23 @@ def assert_permuted(got, clean, place):
 # --------------------------------------------------------------------------------- qr and lq
 
 
-@pytest.mark.parametrize("mode", MODES)
+EVERY_MODE = ("float32", "complex128")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mode"),
+    [
+        (dtype, mode)
+        for dtype in DTYPES
+        for mode in MODES
+        if mode == "reduced" or dtype in EVERY_MODE
+    ],
+)
 @pytest.mark.parametrize("pivoting", [False, True])
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FACTORIZATIONS)
 def test_of_many_small_matrices(name, dtype, pivoting, mode):
     function = factors(name, mode, pivoting)
-    shapes = SMALL if mode == "reduced" or dtype in ("float32", "complex128") else SMALL[:1]
-    for m, n in shapes:
+    for m, n in SMALL:
         a, da = (normal(oriented(name, (BATCH, m, n)), dtype, seed) for seed in (0, 1))
         assert_contained(function, a, da, own=assert_permuted)
 
@@ -170,7 +179,7 @@ def test_of_a_few_larger_matrices(name, shape, pivoting, mode):
         pytest.skip("a Q of 2500 x 2500")
     dtype = "float32" if pivoting == (name == "qr") else "complex128"
     a, da = (normal(oriented(name, shape), dtype, seed) for seed in (0, 1))
-    kinds, places = ("NaN", "infinity", "huge", "graded"), (0, batch - 2, batch - 1)
+    kinds, places = ("NaN", "infinity", "huge", "graded"), (0, batch - 1)
     assert_contained(
         factors(name, mode, pivoting),
         a,
@@ -323,7 +332,7 @@ def test_of_products_with_q(mode, pivoting):
     for shape in (*((BATCH, *s) for s in SMALL), TALL[0], (3, 90, 40)):
         few = shape[0] < BATCH
         batch, m, n = shape
-        for dtype in ("float64",) if few else ("float32", "complex128"):
+        for dtype in ("float64",) if few else ("float32",):
             c_shape = (batch, min(m, n), 2) if mode == "left" else (batch, 2, m)
             a, da = (normal(shape, dtype, seed) for seed in (0, 1))
             c, dc = (normal(c_shape, dtype, seed) for seed in (2, 3))
