@@ -205,7 +205,7 @@ def _leading_rows(r: Array, rank: Array, rcond: float | None) -> Array:
     if rcond is not None:
         return rows
     size = jnp.abs(r)
-    least = tolerance(n, r.dtype) * jnp.sum(size, axis=-2, keepdims=True)
+    least = tolerance(r.dtype) * jnp.sum(size, axis=-2, keepdims=True)
     return where(_counts(rank, n).mT | (size > least), rows)
 
 

@@ -66,9 +66,13 @@ def cpl(m: Array) -> Array:
     return where(offset >= 0, m, m.mT)
 
 
-def tolerance(columns: int, dtype: Any) -> float:
-    """What rounding may leave of a dependent column, relative to the sum of its magnitudes in R."""
-    return 8 * columns**0.5 * float(jnp.finfo(dtype).eps)
+def tolerance(dtype: Any) -> float:
+    """What rounding may leave of a dependent column, relative to the sum of its magnitudes in R.
+
+    It depends neither on the rows nor on the columns: section 8 of ``notebooks/derivations.md`` has
+    the reason and the measurements. ``native/independent.h`` has it for the kernels.
+    """
+    return 64 * float(jnp.finfo(dtype).eps)
 
 
 def independent(r: Array, *, pivoted: bool) -> Array:
@@ -81,12 +85,11 @@ def independent(r: Array, *, pivoted: bool) -> Array:
     Returns:
         A boolean array (..., 1, k). Columns that are not a number count, so that they come through.
     """
-    k = r.shape[-2]
-    size = jnp.abs(lax.stop_gradient(r[..., :, :k]))
+    size = jnp.abs(lax.stop_gradient(r[..., :, : r.shape[-2]]))
     # |R_jj| > tolerance sum_i |R_ij| in one reduction, by a weight for the diagonal. The other
     # weights keep their sum from overflow; it is well if the diagonal overflows.
     other = 2.0**-16
-    weight = other - (other / tolerance(k, r.dtype)) * identity_like(size)
+    weight = other - (other / tolerance(r.dtype)) * identity_like(size)
     counts = ~(jnp.sum(weight * size, axis=-2, keepdims=True) >= 0)
     if pivoted:
         counts = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1) > 0

@@ -27,7 +27,7 @@ long leading_run(const S* r, long ld, long n, RealOf<S> rcond, const RealOf<S>* 
   const T least = n && !own ? rcond * std::abs(real_part(r[0])) : 0;
   long rank = 0;
   for (; rank < n; ++rank) {
-    const T bound = own ? tolerance_for<T>(n) * sums[rank] : least;
+    const T bound = own ? kTolerance<T> * sums[rank] : least;
     if (std::abs(real_part(r[rank * (ld + 1)])) <= bound) break;
   }
   return rank;
@@ -46,7 +46,7 @@ void factor_row_space(const S* r, long ld, long n, long rank, const RealOf<S>* s
   S* rows = workspace.take<S>(n * rank);  // the adjoint of the leading rows
   S* h = workspace.take<S>(n * rank);
   for (long i = 0; i < n; ++i) {
-    const RealOf<S> least = sums && i >= rank ? tolerance_for<RealOf<S>>(n) * sums[i] : -1;
+    const RealOf<S> least = sums && i >= rank ? kTolerance<RealOf<S>> * sums[i] : -1;
     for (long j = 0; j < rank; ++j) {
       const S x = j <= i ? r[j * ld + i] : S(0);
       rows[i * rank + j] = modulus(x) <= least ? S(0) : conjugate(x);

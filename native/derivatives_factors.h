@@ -36,7 +36,7 @@ void find_independent(const DerivativeProblem<S>& problem, const View<S>& r, Rea
   }
   for (long j = 0; j < k; ++j) {
     // not a number counts, so that it comes through
-    counts[j] = !(modulus(r(j, j)) <= tolerance_for<T>(k) * norms[j]);
+    counts[j] = !(modulus(r(j, j)) <= kTolerance<T> * norms[j]);
     if (problem.pivoted && j) counts[j] = counts[j] && counts[j - 1];
   }
 }

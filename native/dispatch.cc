@@ -43,7 +43,7 @@ void one_by_one(const Problem& problem, Pool& pool, Kernel kernel) {
 // No entries to factor: what is left of the results is an identity.
 template <class S>
 void factor_empty(const QrProblem<S>& problem) {
-  const bool any = problem.scale || (problem.p && problem.n) || (problem.q_full && problem.m);
+  const bool any = (problem.p && problem.n) || (problem.q_full && problem.m);
   if (!any) return;  // however large the batch is
   for (long b = 0; b < problem.batch; ++b) {
     const QrProblem<S> one = problem.slice(b, 1);

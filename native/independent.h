@@ -8,12 +8,10 @@
 
 namespace jaxqr {
 
-// A column does not count whose diagonal entry is at most so many times the sum of the magnitudes
-// in the column, as `jaxqr._tangents.tolerance` says and why.
+// A column does not count whose diagonal entry is at most so many times the sum of the magnitudes in
+// the column: that of `tolerance` in jaxqr/_tangents.py.
 template <class T>
-T tolerance_for(long columns) {
-  return T(8) * std::sqrt(static_cast<T>(columns)) * std::numeric_limits<T>::epsilon();
-}
+constexpr T kTolerance = 64 * std::numeric_limits<T>::epsilon();
 
 // |x|, whatever its exponent; NaN if a part is.
 template <class S>

@@ -173,7 +173,7 @@ class TriangleGroup {
   // Whether all columns of the matrices in live lanes count; and whether all are of ordinary size.
   template <class Size>
   bool judge_by(Mask<T> live, Size size, bool& ordinary) {
-    const Vector<T> factor = broadcast(1 / tolerance_for<T>(k_));
+    const Vector<T> factor = broadcast(1 / kTolerance<T>);
     Mask<T> all = ~Mask<T>{}, inside = ~Mask<T>{};
     for (long j = 0; j < k_; ++j) {
       Vector<T> sum = size(r_(0, j));

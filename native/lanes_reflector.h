@@ -84,13 +84,18 @@ JAXQR_INLINE Reflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> square
 // The sum of the squares of a column.
 template <class S>
 inline Vector<RealOf<S>> sum_of_squares(const Pack<S>* x, long rows) {
-  Vector<RealOf<S>> even{}, odd{};
-  long i = 0;
-  for (; i + 2 <= rows; i += 2) {
-    even += abs2(x[i * kPanel<S>]);
-    odd += abs2(x[(i + 1) * kPanel<S>]);
+  Vector<RealOf<S>> total{};
+  for (long i = 0; i < rows;) {
+    const long end = std::min(rows, i + 2 * kSumTerms);
+    Vector<RealOf<S>> even{}, odd{};
+    for (; i + 2 <= end; i += 2) {
+      even += abs2(x[i * kPanel<S>]);
+      odd += abs2(x[(i + 1) * kPanel<S>]);
+    }
+    if (i < end) even += abs2(x[i++ * kPanel<S>]);
+    total += even + odd;
   }
-  return i < rows ? even + abs2(x[i * kPanel<S>]) + odd : even + odd;
+  return total;
 }
 
 // The lanes in which a sum of squares is too small to be trusted, as squares may have underflowed.
@@ -192,7 +197,7 @@ class PanelFactor {
   // Eliminate `count` of the columns.
   JAXQR_INLINE void run(long count) {
     clear();
-    for (long i = 1; i < rows_; ++i) gather<0>(row(i));
+    add_rows(1, [&](long i) { gather<0>(row(i)); });
     eliminate<0>(count);
   }
 
@@ -202,6 +207,26 @@ class PanelFactor {
   JAXQR_INLINE void clear() {
     JAXQR_UNROLL
     for (int c = 0; c < P; ++c) products_[c] = Pack<S>::zero();
+  }
+
+  // Call add(i), which adds to the products, for the rows from i on: of many, sums are made of sums.
+  template <class Add>
+  JAXQR_INLINE void add_rows(long i, const Add& add) {
+    if (rows_ - i <= kSumTerms) {
+      for (; i < rows_; ++i) add(i);
+      return;
+    }
+    Pack<S> totals[P];
+    std::fill(totals, totals + P, Pack<S>::zero());
+    while (i < rows_) {
+      const long end = std::min(rows_, i + kSumTerms);
+      for (; i < end; ++i) add(i);
+      JAXQR_UNROLL
+      for (int c = 0; c < P; ++c) totals[c] = totals[c] + products_[c];
+      clear();
+    }
+    JAXQR_UNROLL
+    for (int c = 0; c < P; ++c) products_[c] = totals[c];
   }
 
   template <int C>
@@ -256,10 +281,10 @@ class PanelFactor {
     }
     clear();
     if (C + 1 < rows_) reflect<C>(row(C + 1), reflector.inverse, w);
-    for (long i = C + 2; i < rows_; ++i) {
+    add_rows(C + 2, [&](long i) {
       reflect<C>(row(i), reflector.inverse, w);
       if constexpr (C + 1 < P) gather<C + 1>(row(i));
-    }
+    });
     if constexpr (C + 1 < P) eliminate<C + 1>(count);
   }
 

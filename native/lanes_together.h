@@ -51,12 +51,24 @@ JAXQR_INLINE void project(const Pack<S>* v, const Pack<S>* c, long rows, Pack<S>
       for (int l = 0; l < i; ++l) add_adjoint_product(w[l][p], v[i * kPanel<S> + l], w[i][p]);
     }
   }
-  for (long i = R; i < rows; ++i) {
-    const Pack<S>*v_row = v + i * kPanel<S>, *c_row = c + i * kPanel<S>;
-    JAXQR_UNROLL
-    for (int p = 0; p < P; ++p) {
+  Pack<S> totals[R][P];
+  const bool is_long = rows - R > kSumTerms;
+  for (long i = R; i < rows;) {
+    const long end = std::min(rows, i + kSumTerms);
+    for (; i < end; ++i) {
+      const Pack<S>*v_row = v + i * kPanel<S>, *c_row = c + i * kPanel<S>;
       JAXQR_UNROLL
-      for (int l = 0; l < R; ++l) add_adjoint_product(w[l][p], v_row[l], c_row[p]);
+      for (int p = 0; p < P; ++p) {
+        JAXQR_UNROLL
+        for (int l = 0; l < R; ++l) add_adjoint_product(w[l][p], v_row[l], c_row[p]);
+      }
+    }
+    if (!is_long) return;
+    const bool is_first = end == R + kSumTerms;
+    for (int e = 0; e < R * P; ++e) {
+      Pack<S>&total = totals[e / P][e % P], &part = w[e / P][e % P];
+      total = is_first ? part : total + part;
+      part = i < rows ? Pack<S>::zero() : total;
     }
   }
 }

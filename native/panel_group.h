@@ -84,6 +84,25 @@ class PanelGroup {
     for (int c = 0; c < kColumns; ++c) products_[c] = sum(sums[c]);
   }
 
+  // Call add(i), which adds to `sums`, for the packs from i on: of many, sums are made of sums.
+  template <class Add>
+  JAXQR_INLINE void add_packs(Sums& sums, long i, const Add& add) const {
+    if (packs_ - i <= kSumTerms) {
+      for (; i < packs_; ++i) add(i);
+      return;
+    }
+    Sums totals, lost;
+    clear(totals);
+    clear(lost);
+    while (i < packs_) {
+      const long end = std::min(packs_, i + kSumTerms);
+      for (; i < end; ++i) add(i);
+      for (int c = 0; c < kColumns; ++c) add_compensated(totals[c], lost[c], sums[c]);
+      clear(sums);
+    }
+    std::copy(totals, totals + kColumns, sums);
+  }
+
   // The products of the first column, below its diagonal.
   void gather() {
     Sums sums;
@@ -91,7 +110,7 @@ class PanelGroup {
     long i = first_ / kLanes;
     const Pack<S> zero = Pack<S>::zero();
     add_products<0>(sums, select(rows_below(first_, i), x_[0][i], zero), i);
-    while (++i < packs_) add_products<0>(sums, x_[0][i], i);
+    add_packs(sums, i + 1, [&](long at) { add_products<0>(sums, x_[0][at], at); });
     finish(sums);
   }
 
@@ -166,13 +185,14 @@ class PanelGroup {
   void multiply_column(int c, T power) {
     const long top = (first_ + c) / kLanes;
     scale_packs(x_[c], top, packs_, power);
-    for (int other = 0; other < kColumns; ++other) {
-      Pack<S> total = Pack<S>::zero();
-      for (long i = top; i < packs_; ++i) {
-        add_adjoint_product(total, below_diagonal(c, i), x_[other][i]);
+    Sums sums;
+    clear(sums);
+    add_packs(sums, top, [&](long i) {
+      for (int other = 0; other < kColumns; ++other) {
+        add_adjoint_product(sums[other], below_diagonal(c, i), x_[other][i]);
       }
-      products_[other] = sum(total);
-    }
+    });
+    finish(sums);
   }
 
   // x_C := v, x_c -= v z_c, and the products of the column after C.
@@ -194,10 +214,10 @@ class PanelGroup {
         add_products<C + 1>(sums, select(rows_below(next, i), x_[C + 1][i], zero), i);
       }
     }
-    for (; i < packs_; ++i) {
-      apply_pack<C>(x_[C][i] * inverse, factor, i);
-      if constexpr (C + 1 < kColumns) add_products<C + 1>(sums, x_[C + 1][i], i);
-    }
+    add_packs(sums, i, [&](long at) {
+      apply_pack<C>(x_[C][at] * inverse, factor, at);
+      if constexpr (C + 1 < kColumns) add_products<C + 1>(sums, x_[C + 1][at], at);
+    });
     if constexpr (C + 1 < kColumns) finish(sums);
   }
 

@@ -44,19 +44,33 @@ JAXQR_INLINE void inner_products(const Pack<S>* v, const Pack<S>* c, long stride
                                  long last, S (&w)[P][K]) {
   using T = RealOf<S>;
   constexpr int count = P * K * kParts<S>, width = kWidth<T>;
-  Pack<S> sums_of[P][K];
-  JAXQR_UNROLL
-  for (int e = 0; e < P * K; ++e) sums_of[e / K][e % K] = Pack<S>::zero();
-  for (long i = first; i < last; ++i) {
-    Pack<S> x[K];
+  Pack<S> sums_of[P][K], totals[P][K], lost[P][K];
+  const bool is_long = last - first > kSumTerms;
+  for (int e = 0; is_long && e < P * K; ++e) {
+    totals[e / K][e % K] = lost[e / K][e % K] = Pack<S>::zero();
+  }
+  for (long i = first;;) {
+    const long end = std::min(last, i + kSumTerms);
     JAXQR_UNROLL
-    for (int a = 0; a < K; ++a) x[a] = v[a * stride + i];
-    JAXQR_UNROLL
-    for (int p = 0; p < P; ++p) {
-      const Pack<S> y = c[p * stride + i];
+    for (int e = 0; e < P * K; ++e) sums_of[e / K][e % K] = Pack<S>::zero();
+    for (; i < end; ++i) {
+      Pack<S> x[K];
       JAXQR_UNROLL
-      for (int a = 0; a < K; ++a) add_adjoint_product(sums_of[p][a], x[a], y);
+      for (int a = 0; a < K; ++a) x[a] = v[a * stride + i];
+      JAXQR_UNROLL
+      for (int p = 0; p < P; ++p) {
+        const Pack<S> y = c[p * stride + i];
+        JAXQR_UNROLL
+        for (int a = 0; a < K; ++a) add_adjoint_product(sums_of[p][a], x[a], y);
+      }
     }
+    if (!is_long) break;
+    for (int e = 0; e < P * K; ++e) {
+      add_compensated(totals[e / K][e % K], lost[e / K][e % K], sums_of[e / K][e % K]);
+    }
+    if (i < last) continue;
+    std::copy(&totals[0][0], &totals[0][0] + P * K, &sums_of[0][0]);
+    break;
   }
   Vector<T>* parts = reinterpret_cast<Vector<T>*>(sums_of);
   T* to = reinterpret_cast<T*>(w);
@@ -137,14 +151,18 @@ void scale_packs(Pack<S>* x, long first, long last, RealOf<S> by) {
 template <class S>
 RealOf<S> squares_of_packs(const Pack<S>* x, long first, long last) {
   using T = RealOf<S>;
-  Vector<T> even{}, odd{};
-  long i = first;
-  for (; i + 2 <= last; i += 2) {
-    even += abs2(x[i]);
-    odd += abs2(x[i + 1]);
+  Vector<T> total{}, lost{};
+  for (long i = first; i < last;) {
+    const long end = std::min(last, i + 2 * kSumTerms);
+    Vector<T> even{}, odd{};
+    for (; i + 2 <= end; i += 2) {
+      even += abs2(x[i]);
+      odd += abs2(x[i + 1]);
+    }
+    if (i < end) even += abs2(x[i++]);
+    add_compensated<Vector<T>>(total, lost, even + odd);
   }
-  if (i < last) even += abs2(x[i]);
-  return sum<T>(even + odd);
+  return sum<T>(total);
 }
 
 template <class S>

@@ -90,12 +90,14 @@ class ReflectorGroups {
     constexpr long cols = kColumns<S>;
     using Weights = S[cols][kGroup];
     const long groups = count_ / kGroup;
-    Weights w[kGroups]{};
+    Weights w[kGroups]{}, lost[kGroups]{};
     for (long i = first_; i < last_; i += kChunk) {
       for (long g = 0; g < groups; ++g) {
         Weights part;
         inner_products(reflector(g * kGroup), c, stride_, i, std::min(last_, i + kChunk), part);
-        for (long e = 0; e < cols * kGroup; ++e) (&w[g][0][0])[e] += (&part[0][0])[e];
+        for (long e = 0; e < cols * kGroup; ++e) {
+          add_compensated((&w[g][0][0])[e], (&lost[g][0][0])[e], (&part[0][0])[e]);
+        }
       }
     }
     for (long g = 0; g < groups; ++g) {

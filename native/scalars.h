@@ -29,6 +29,19 @@ inline S real_part(S x) {
   }
 }
 
+// Terms that are added up one after the other. The rounding error of such a sum may grow with their
+// number, where all have one sign; so longer sums are made of the sums of so many terms each.
+constexpr long kSumTerms = 128;
+
+// total += part, and `lost` keeps what rounding took off the total (Kahan).
+template <class X>
+JAXQR_INLINE void add_compensated(X& total, X& lost, X part) {
+  const X exact = part - lost;
+  const X next = total + exact;
+  lost = (next - total) - exact;
+  total = next;
+}
+
 // a b, where neither overflows: the operator of std::complex looks for infinities.
 template <class S>
 JAXQR_INLINE S product(S a, S b) {
