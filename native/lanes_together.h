@@ -39,6 +39,32 @@ __attribute__((noinline)) void gram_of_panel(const Pack<S>* v, long rows, Pack<S
 // (H_1 ... H_R)^H C = C - V W and H_1 ... H_R C = C - V W with W = T^H V^H C and W = T V^H C, T as
 // in (4.2); W is found by substitution. V is unit lower trapezoidal, its row stride that of C.
 
+// W += V^H C over the rows from `begin` on, where V has no zeros.
+template <class S, int R, int P>
+JAXQR_INLINE void add_rows(const Pack<S>* v, const Pack<S>* c, long begin, long end,
+                           Pack<S> (&w)[R][P]) {
+  for (long i = begin; i < end; ++i) {
+    const Pack<S>*v_row = v + i * kPanel<S>, *c_row = c + i * kPanel<S>;
+    JAXQR_UNROLL
+    for (int p = 0; p < P; ++p) {
+      JAXQR_UNROLL
+      for (int l = 0; l < R; ++l) add_adjoint_product(w[l][p], v_row[l], c_row[p]);
+    }
+  }
+}
+
+// The same for many rows: sums are made of sums.
+template <class S, int R, int P>
+__attribute__((noinline)) void add_many_rows(const Pack<S>* v, const Pack<S>* c, long begin,
+                                             long end, Pack<S> (&w)[R][P]) {
+  for (long i = begin; i < end; i += kSumTerms) {
+    Pack<S> part[R][P];
+    for (int e = 0; e < R * P; ++e) part[e / P][e % P] = Pack<S>::zero();
+    add_rows(v, c, i, std::min(end, i + kSumTerms), part);
+    for (int e = 0; e < R * P; ++e) w[e / P][e % P] = w[e / P][e % P] + part[e / P][e % P];
+  }
+}
+
 // W = V^H C.
 template <class S, int R, int P>
 JAXQR_INLINE void project(const Pack<S>* v, const Pack<S>* c, long rows, Pack<S> (&w)[R][P]) {
@@ -51,26 +77,11 @@ JAXQR_INLINE void project(const Pack<S>* v, const Pack<S>* c, long rows, Pack<S>
       for (int l = 0; l < i; ++l) add_adjoint_product(w[l][p], v[i * kPanel<S> + l], w[i][p]);
     }
   }
-  Pack<S> totals[R][P];
-  const bool is_long = rows - R > kSumTerms;
-  for (long i = R; i < rows;) {
-    const long end = std::min(rows, i + kSumTerms);
-    for (; i < end; ++i) {
-      const Pack<S>*v_row = v + i * kPanel<S>, *c_row = c + i * kPanel<S>;
-      JAXQR_UNROLL
-      for (int p = 0; p < P; ++p) {
-        JAXQR_UNROLL
-        for (int l = 0; l < R; ++l) add_adjoint_product(w[l][p], v_row[l], c_row[p]);
-      }
-    }
-    if (!is_long) return;
-    const bool is_first = end == R + kSumTerms;
-    for (int e = 0; e < R * P; ++e) {
-      Pack<S>&total = totals[e / P][e % P], &part = w[e / P][e % P];
-      total = is_first ? part : total + part;
-      part = i < rows ? Pack<S>::zero() : total;
-    }
-  }
+  if (rows - R <= kSumTerms) return add_rows(v, c, R, rows, w);
+  Pack<S> sums[R][P];  // in memory, as w must stay in registers
+  std::copy(&w[0][0], &w[0][0] + R * P, &sums[0][0]);
+  add_many_rows(v, c, R, rows, sums);
+  std::copy(&sums[0][0], &sums[0][0] + R * P, &w[0][0]);
 }
 
 // W = T^H W or T W: each reflector sees what is left by those that act before it.
