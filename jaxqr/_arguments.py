@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import max_dim
 from jax.typing import ArrayLike
 
 from jaxqr._batching import vary_alike
@@ -87,7 +88,7 @@ def rcond(function: str, value: Any) -> float | None:
 
 def rounding(rows: int, columns: int, dtype: np.dtype) -> float:
     """The default of `rcond`: what rounding may leave of a dependent column."""
-    return max(rows, columns) * float(jnp.finfo(dtype).eps)
+    return max_dim(rows, columns) * float(jnp.finfo(dtype).eps)
 
 
 def axes(function: str, axis_name: Any) -> tuple[str, ...]:

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array, export, lax
 
-from jaxqr._algebra import H, diagonal, identity_like, triu, where
+from jaxqr import _arguments
+from jaxqr._algebra import H, diagonal, extended, identity_like, triu, where
 from jaxqr._householder import ormqr_p
 from jaxqr._qr_primitive import qr_p
 from jaxqr._solve import solve
@@ -45,8 +46,7 @@ class Decomposition(NamedTuple):
         c = self._divide_adjoint(u)
         if self._twice:
             c = _apply(self.h1, self.tau1, c, adjoint=False)
-        below = jnp.zeros((*c.shape[:-2], self.h.shape[-2] - self._n, c.shape[-1]), c.dtype)
-        return _apply(self.h, self.tau, jnp.concatenate([c, below], axis=-2), adjoint=False)
+        return _apply(self.h, self.tau, extended(c, self.h.shape[-2], -2), adjoint=False)
 
     def gram(self, u: Array) -> Array:
         """(A^H A)^+ u."""
@@ -136,12 +136,16 @@ def core_shapes(m: int, n: int, *, pivoting: bool) -> Decomposition:
 
 def factored_twice(m: int, n: int) -> bool:
     """Whether the matrix is so large and deep that a plain QR comes first."""
+    if export.is_symbolic_dim(m) or export.is_symbolic_dim(n):
+        return False
     return n >= 256 and m >= 4 * n
 
 
-def decompose(a: Array, *, rcond: float, pivoting: bool) -> Decomposition:
+def decompose(a: Array, *, rcond: float | None, pivoting: bool) -> Decomposition:
     """Factor a deep matrix; without `pivoting` the rank is full by assumption."""
     *batch, m, n = a.shape
+    if rcond is None:  # symbolic sizes: no number, and so no parameter
+        rcond = _arguments.rounding(m, n, a.dtype)
     shapes = core_shapes(m, n, pivoting=pivoting)
 
     def zeros(name: str, dtype: Any = a.dtype) -> Array:

@@ -9,16 +9,26 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.core import min_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import identity_like
+from jaxqr._algebra import exceeds, identity_like
 from jaxqr._lowering import portable
 from jaxqr._lowering.library import CUSOLVER, HIPSOLVER, LAPACK
 from jaxqr._lowering.xla import XLA
-from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, lower_to_kernel, make
+from jaxqr._primitive import (
+    CoreResult,
+    Shape,
+    derivatives,
+    is_zero,
+    linear_jvp,
+    lower,
+    lower_to_kernel,
+    make,
+)
 
 
 def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
@@ -49,7 +59,7 @@ def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
     """
     (h, tau), dtype = _packed("householder_product", h, tau)
     m, n = h.shape[-2:]
-    if m < n:
+    if exceeds(n, m):
         raise ValueError(
             f"householder_product: h must have at least as many rows as columns, got {h.shape}"
         )
@@ -114,10 +124,10 @@ def _packed(
     h = _arguments.array(function, "h", h)
     tau = _arguments.array(function, "tau", tau, ndim=1)
     rest = [_arguments.array(function, "c", c) for c in more]
-    if tau.shape[:-1] != h.shape[:-2] or tau.shape[-1] > min(h.shape[-2:]):
+    if tau.shape[:-1] != h.shape[:-2] or exceeds(tau.shape[-1], min_dim(*h.shape[-2:])):
         raise ValueError(
             f"{function}: tau must have h's batch dimensions and at most min(m, n) = "
-            f"{min(h.shape[-2:])} entries, got tau {tau.shape} for h {h.shape}"
+            f"{min_dim(*h.shape[-2:])} entries, got tau {tau.shape} for h {h.shape}"
         )
     return _arguments.common(h, tau, *rest)
 
@@ -126,11 +136,11 @@ def _packed(
 
 
 def _geqrf_results(a: Shape) -> list[CoreResult]:
-    return [(a, None), ((min(a),), None)]
+    return [(a, None), ((min_dim(*a),), None)]
 
 
 def _geqp3_results(a: Shape) -> list[CoreResult]:
-    return [(a, None), ((min(a),), None), ((a[1],), jnp.int32)]
+    return [(a, None), ((min_dim(*a),), None), ((a[1],), jnp.int32)]
 
 
 def _orgqr_results(h: Shape, tau: Shape) -> list[CoreResult]:
@@ -181,4 +191,4 @@ lower_to_kernel(ormqr_p, ranks=(2, 1, 2), results=_ormqr_results, otherwise=LAPA
 
 linear_jvp(orgqr_p, portable.orgqr, linear_from=2)
 linear_jvp(ormqr_p, portable.ormqr, linear_from=2)
-ad.primitive_transposes[ormqr_p] = _ormqr_transpose
+derivatives(ormqr_p, transpose=_ormqr_transpose)

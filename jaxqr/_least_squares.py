@@ -6,18 +6,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
-from jax.interpreters import ad
+from jax import Array, export, lax
 from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import H, mm
+from jaxqr._algebra import H, exceeds, mm
 from jaxqr._batching import broadcast_batch, is_sharded
 from jaxqr._primitive import (
     REAL,
     CoreResult,
     Shape,
+    derivatives,
     is_zero,
     lower_to_kernel,
     make,
@@ -155,9 +155,9 @@ def _solve(a: Array, b: Array, rcond: float | None, pivoting: bool) -> list[Arra
     if b.shape[-1] == 0:  # the rank is still asked for
         x, residuals, rank = _solve(a, jnp.zeros_like(a[..., :1]), rcond, pivoting)
         return [x[..., :0], residuals[..., :0], rank]
-    if rcond is None:
+    if rcond is None and not any(map(export.is_symbolic_dim, (m, n))):
         rcond = _arguments.rounding(m, n, a.dtype)
-    if m < n:
+    if exceeds(n, m):
         return _compute(a, b, rcond=rcond, pivoting=pivoting)
     return lstsq_p.bind(a, b, rcond=rcond, pivoting=pivoting)
 
@@ -189,16 +189,16 @@ def _solve_blocks(
 # -------------------------------------------------------------------------------- shape rule
 
 
-def _results(a: Shape, b: Shape, *, rcond: float, pivoting: bool) -> list[CoreResult]:
+def _results(a: Shape, b: Shape, *, rcond: float | None, pivoting: bool) -> list[CoreResult]:
     return [((a[1], b[1]), None), ((b[1],), REAL), ((), jnp.int32)]
 
 
 # ---------------------------------------------------------------------------------- lowering
 
 
-def _compute(a: Array, b: Array, *, rcond: float, pivoting: bool) -> list[Array]:
+def _compute(a: Array, b: Array, *, rcond: float | None, pivoting: bool) -> list[Array]:
     """By operations whose derivatives are known: what is differentiated, too."""
-    wide = a.shape[-2] < a.shape[-1]
+    wide = exceeds(a.shape[-1], a.shape[-2])
     deep = H(a) if wide else a
     inverse = pseudoinverse(deep, rcond=rcond, pivoting=pivoting)
     x = inverse.solve_adjoint(b) if wide else inverse.solve(b)
@@ -240,4 +240,4 @@ lstsq_p = make(
     columnwise=lambda **_: (True, True, False),
 )
 lower_to_kernel(lstsq_p, ranks=(2,), results=_results, otherwise=_compute)
-ad.primitive_jvps[lstsq_p] = _jvp
+derivatives(lstsq_p, _jvp)

@@ -19,7 +19,7 @@ from jax.interpreters import ad
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import H, mm, real_diagonal, scaled, triu, unscaled, where
+from jaxqr._algebra import H, exceeds, extended, mm, real_diagonal, scaled, triu, unscaled, where
 from jaxqr._arguments import Pivoting
 from jaxqr._batching import broadcast_batch, is_sharded
 from jaxqr._householder import ormqr_p
@@ -27,6 +27,7 @@ from jaxqr._linear import columns
 from jaxqr._primitive import (
     CoreResult,
     Shape,
+    derivatives,
     is_zero,
     make,
     name_outputs,
@@ -201,8 +202,8 @@ def _apply(h: Array, tau: Array, u: Array, adjoint: bool) -> Array:
     m, k = h.shape[-2:]
     if 0 in (m, k, u.shape[-1]):
         return jnp.zeros((*u.shape[:-2], k if adjoint else m, u.shape[-1]), u.dtype)
-    if not adjoint and m > k:
-        u = jnp.concatenate([u, jnp.zeros((*u.shape[:-2], m - k, u.shape[-1]), u.dtype)], axis=-2)
+    if not adjoint and exceeds(m, k):
+        u = extended(u, m, -2)
     return ormqr_p.bind(h, tau, u, left=True, adjoint=adjoint)[0][..., : k if adjoint else m, :]
 
 
@@ -270,7 +271,7 @@ def _tangents(
         tangents["r"] = where(counts.mT, dr) if point.pivoted else dr
     if "y" not in outputs:
         return tangents
-    y, deep = values["y"], m > n
+    y, deep = values["y"], exceeds(m, n)
     if adjoint:
         dy = -mm(omega, y)
         if deep:
@@ -316,5 +317,4 @@ multiply_p = make(
     columnwise=lambda outputs, **_: [name == "y" for name in outputs],
 )
 name_outputs(multiply_p)
-ad.primitive_jvps[multiply_p] = _jvp
-ad.primitive_transposes[multiply_p] = _transpose
+derivatives(multiply_p, _jvp, _transpose)

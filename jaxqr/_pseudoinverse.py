@@ -20,6 +20,7 @@ from jaxqr._linear import products
 from jaxqr._primitive import (
     CoreResult,
     Shape,
+    derivatives,
     is_zero,
     lower_to_kernel,
     make,
@@ -88,7 +89,7 @@ class Pseudoinverse(NamedTuple):
         return products(da, x, y)
 
 
-def pseudoinverse(a: Array, *, rcond: float, pivoting: bool) -> Pseudoinverse:
+def pseudoinverse(a: Array, *, rcond: float | None, pivoting: bool) -> Pseudoinverse:
     """Factor a deep matrix; without `pivoting` its rank is full by assumption."""
     return Pseudoinverse(a, tuple(cod_p.bind(a, rcond=rcond, pivoting=pivoting)), pivoting)
 
@@ -96,7 +97,7 @@ def pseudoinverse(a: Array, *, rcond: float, pivoting: bool) -> Pseudoinverse:
 # ------------------------------------------------------------------------------- shape rules
 
 
-def _cod_results(a: Shape, *, rcond: float, pivoting: bool) -> list[CoreResult]:
+def _cod_results(a: Shape, *, rcond: float | None, pivoting: bool) -> list[CoreResult]:
     shapes = core_shapes(*a, pivoting=pivoting)
     integers = ("p", "rank")
     return [(s, jnp.int32 if f in integers else None) for f, s in shapes._asdict().items()]
@@ -112,7 +113,7 @@ def _pseudoinverse_results(
 # ---------------------------------------------------------------------------------- lowering
 
 
-def _cod(a: Array, *, rcond: float, pivoting: bool) -> list[Array]:
+def _cod(a: Array, *, rcond: float | None, pivoting: bool) -> list[Array]:
     if 0 in a.shape:
         *batch, m, n = a.shape
         results = _cod_results((m, n), rcond=rcond, pivoting=pivoting)
@@ -240,7 +241,7 @@ RANKS = tuple(map(len, core_shapes(1, 1, pivoting=False)))
 
 cod_p = make("cod", ranks=(2,), results=_cod_results, body=_cod)
 lower_to_kernel(cod_p, ranks=(2,), results=_cod_results, otherwise=_cod)
-ad.primitive_jvps[cod_p] = _cod_jvp
+derivatives(cod_p, _cod_jvp)
 
 pseudoinverse_p = make(
     "pseudoinverse",
@@ -256,5 +257,4 @@ lower_to_kernel(
     results=_pseudoinverse_results,
     otherwise=_pseudoinverse,
 )
-ad.primitive_jvps[pseudoinverse_p] = _pseudoinverse_jvp
-ad.primitive_transposes[pseudoinverse_p] = _pseudoinverse_transpose
+derivatives(pseudoinverse_p, _pseudoinverse_jvp, _pseudoinverse_transpose)

@@ -8,7 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import diagonal
+from jaxqr._algebra import diagonal, exceeds
 from jaxqr._arguments import Pivoting
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
@@ -157,7 +157,7 @@ def factor(
     """
     (a,), dtype = _arguments.common(a)
     m, n = a.shape[-2:][::-1] if transposed else a.shape[-2:]
-    q_name = "q_full" if mode == "complete" and m > n else "q"
+    q_name = "q_full" if mode == "complete" and exceeds(m, n) else "q"
     outputs = {"r": ("r",), "raw": ("h", "tau")}.get(mode, (q_name, "r"))
     if pivoting:
         outputs += ("p",)

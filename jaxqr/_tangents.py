@@ -14,10 +14,12 @@ from functools import partial
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.core import max_dim
 
 from jaxqr._algebra import (
     H,
     diagonal,
+    exceeds,
     identity_like,
     imaginary_dg,
     mm,
@@ -79,7 +81,7 @@ def independent(r: Array, rows: int, *, pivoted: bool) -> Array:
     size = jnp.abs(lax.stop_gradient(r[..., :, :k]))
     # |R_jj| > tolerance sum_i |R_ij| in one reduction, by a weight for the diagonal. The other
     # weights keep their sum from overflow; it is well if the diagonal overflows.
-    tolerance = max(rows, n) * float(jnp.finfo(r.dtype).eps)
+    tolerance = max_dim(rows, n) * float(jnp.finfo(r.dtype).eps)
     other = 2.0**-16
     weight = other - (other / tolerance) * identity_like(size)
     counts = jnp.sum(weight * size, axis=-2, keepdims=True) < 0
@@ -125,7 +127,7 @@ def thin_jvp(
     m, n = rows or da.shape[-2], da.shape[-1]
     counts = independent(r, m, pivoted=pivoted)
     triangle = restrict(r, counts, scale)
-    rule = partial(_deep_jvp, total=total or _whole) if m >= n else _wide_jvp
+    rule = _wide_jvp if exceeds(n, m) else partial(_deep_jvp, total=total or _whole)
     tangents = rule(q, scaled(r, scale), scaled(da, scale), counts, triangle, outputs)
 
     def finish(name: str) -> Array:
@@ -196,7 +198,7 @@ def thin_vjp(
     if rbar is not None:  # one pass over memory, so only its scaled form is used
         rbar = triu(real_diagonal(scaled(rbar, scale)))
         rbar = where(counts.mT, rbar) if pivoted else rbar
-    rule = _deep_vjp if m >= n else _wide_vjp
+    rule = _wide_vjp if exceeds(n, m) else _deep_vjp
     return rule(q, r, scale, qbar, rbar, counts, triangle)
 
 
@@ -235,7 +237,7 @@ def _wide_vjp(
         None if rbar is None else -mm(rbar, H(r)),
     )
     y = solve_right_adjoint(where(counts, skw_adjoint(x)), triangle)
-    y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1) if n > m else y
+    y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1) if exceeds(n, m) else y
     return mm(q, y if rbar is None else unscaled(rbar, scale) + y)
 
 
@@ -290,8 +292,8 @@ def raw_jvp(q: Array, h: Array, tau: Array, dq: Array, dr: Array) -> tuple[Array
     dtau = where(live[..., 0, :], diagonal(ds))
     dv = slo(jnp.concatenate([dv1, dv2], axis=-2))
     m, n = h.shape[-2:]
-    if n > k:
+    if exceeds(n, k):
         dv = jnp.concatenate([dv, jnp.zeros_like(h[..., :, k:])], axis=-1)
-    if m > k:
+    if exceeds(m, k):
         dr = jnp.concatenate([dr, jnp.zeros_like(h[..., k:, :])], axis=-2)
     return dv + dr, dtau

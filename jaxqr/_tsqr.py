@@ -23,6 +23,7 @@ from jaxqr._algebra import diagonal, exponent_scale, mm
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import QRResult
 from jaxqr._row_blocks import AxisName, bound_axes, over_blocks, row_axes, varying
+from jaxqr._settings import settled
 from jaxqr._tangents import thin_jvp
 
 # Up to so many devices the triangles are gathered in one collective and each device factors all of
@@ -129,6 +130,7 @@ def _tsqr(a: Array, axes: tuple[str, ...]) -> tuple[Array, Array]:
 
 
 @_tsqr.defjvp
+@settled
 def _jvp(axes: tuple[str, ...], primals: Sequence[Array], tangents: Sequence[Array]) -> Any:
     (a,), (da,) = primals, tangents
     q, r = _tsqr(a, axes)

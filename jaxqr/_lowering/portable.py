@@ -11,7 +11,8 @@ from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array, export, lax
+from jax.core import min_dim
 
 from jaxqr._algebra import H, mm, where
 from jaxqr._reflectors import apply_block, apply_reflectors, form_reflectors, take_rows
@@ -69,7 +70,9 @@ def in_stages(
     operations needed, so it costs half as much again.
     """
     *_, n, m = at.shape
-    k = min(m, n)
+    k = min_dim(m, n)
+    if export.is_symbolic_dim(k):
+        return whole(at)
     steps = k // width * width if k < LARGE else k // 3 // width * width
     if steps == 0 or k <= small:
         return whole(at)
@@ -155,7 +158,7 @@ def _one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -> Factors
     The norms of the columns are computed anew in every step: that costs as much as the step.
     """
     *batch, n, m = at.shape
-    k = min(m, n)
+    k = min_dim(m, n)
     column, row = places(at, -2), places(at, -1)
 
     def step(i: Array, state: Factors) -> Factors:
