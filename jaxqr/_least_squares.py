@@ -1,5 +1,6 @@
 """Least squares: from the arguments to the pseudo-inverse and back."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from jaxqr._primitive import (
 from jaxqr._pseudoinverse import pseudoinverse
 from jaxqr._results import LstsqResult
 from jaxqr._row_blocks import AxisName, bound_axes, over_blocks, refuse_gathering, row_axes, varying
+from jaxqr._settings import calling
 from jaxqr._sharded_inverse import sharded_inverse
 
 
@@ -47,7 +49,8 @@ def lstsq(
     Args:
         a: array (..., m, n), real or complex. Dtypes as in `qr`.
         b: right-hand sides: (m,), or (..., m, s) with batch dimensions that broadcast with those
-            of `a`.
+            of `a`. As in NumPy 2's `solve`, `b` is a vector only if it has one dimension: of a
+            batch of vectors (..., m) write ``lstsq(a, b[..., None])``, whose x has s = 1 too.
         rcond: diagonal entries of R of at most `rcond` times the largest do not count towards
             the rank, and the rest of R is taken to be zero. By default the machine epsilon times
             max(m, n).
@@ -97,7 +100,7 @@ def lstsq(
     name = "lstsq"
     a = _arguments.array(name, "a", a)
     b = _arguments.array(name, "b", b, ndim=1)
-    _arguments.choice(name, "pivoting", pivoting, (True, False))
+    pivoting = _arguments.choice(name, "pivoting", pivoting, (True, False))
     rcond = _arguments.rcond(name, rcond)
     if rcond is not None and not pivoting:
         raise ValueError(f"{name}: rcond must be None without pivoting, got {rcond}")
@@ -109,10 +112,13 @@ def lstsq(
         )
     _arguments.batches(name, a, b, "b")
     axes = row_axes(name, a, axis_name)
+    _arguments.whole(name, "a", a, 1 if axes else 2)
     if not axes:
         refuse_gathering(name, "a", a)
         refuse_gathering(name, "b", b, min(b.ndim, 2))
-    return _lstsq(a, b, rcond, pivoting, axes, mesh)
+        _arguments.whole(name, "b", b, min(b.ndim, 2))
+    with calling("lstsq", a, b):
+        return _lstsq(a, b, rcond, pivoting, axes, mesh)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -131,7 +137,7 @@ def _lstsq(
     stacked = a.ndim == 2 < b.ndim and not is_sharded(b)
     if stacked:
         columns = jnp.moveaxis(b, -2, 0)
-        b = columns.reshape(a.shape[0], -1)
+        b = columns.reshape(a.shape[0], math.prod(columns.shape[1:]))
     else:
         a, b = broadcast_batch((a, b), (2, 2))
     if axes:
@@ -139,7 +145,7 @@ def _lstsq(
     else:
         x, residuals, rank = _solve(a, b, rcond, pivoting)
     if stacked:
-        x = jnp.moveaxis(x.reshape(-1, *columns.shape[1:]), 0, -2)
+        x = jnp.moveaxis(x.reshape(x.shape[0], *columns.shape[1:]), 0, -2)
         residuals = residuals.reshape(columns.shape[1:])
         rank = jnp.broadcast_to(rank, columns.shape[1:-1])
     if vector:
@@ -175,6 +181,9 @@ def _solve_blocks(
     def solve(a: Array, b: Array) -> LstsqResult:
         a, b = varying(a, axes), varying(b, axes)
         m, n = a.shape[-2] * lax.axis_size(axes), a.shape[-1]
+        if n == 0:
+            x, residuals, rank = _solve(a, b, rcond, pivoting)
+            return LstsqResult(x, lax.psum(residuals, axes), rank)
         tolerance = _arguments.rounding(m, n, a.dtype) if rcond is None else rcond
         inverse = sharded_inverse(a, rcond=tolerance, pivoting=pivoting, axes=axes)
         x = inverse.solve(b)
@@ -183,6 +192,8 @@ def _solve_blocks(
 
     if bound_axes("lstsq", axes):
         return solve(a, b)
+    if a.shape[-1] == 0:  # XLA takes no program on blocks that has no operands
+        return LstsqResult(*_solve(a, b, rcond, pivoting))
     return over_blocks("lstsq", solve, axes, mesh, [a, b], lambda rows, rest: rest)
 
 

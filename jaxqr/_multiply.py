@@ -36,6 +36,7 @@ from jaxqr._primitive import (
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import PivotedQRMultiplyResult, QRMultiplyResult
 from jaxqr._row_blocks import refuse_gathering
+from jaxqr._settings import calling
 from jaxqr._solve import solve
 from jaxqr._tangents import independent, restrict, skw, solve_right
 
@@ -103,8 +104,8 @@ def qr_multiply(
     a = _arguments.array(name, "a", a)
     c = _arguments.array(name, "c", c, ndim=1)
     _arguments.choice(name, "mode", mode, ("left", "right"))
-    _arguments.choice(name, "pivoting", pivoting, tuple(_arguments.PIVOTING))
-    _arguments.choice(name, "conjugate", conjugate, (True, False))
+    pivoting = _arguments.choice(name, "pivoting", pivoting, tuple(_arguments.PIVOTING))
+    conjugate = _arguments.choice(name, "conjugate", conjugate, (True, False))
     m, k = a.shape[-2], min_dim(*a.shape[-2:])
     length, form = (k, f"{k}, s") if mode == "left" else (m, f"s, {m}")
     if c.shape[-2 if mode == "left" and c.ndim > 1 else -1] != length:
@@ -113,9 +114,11 @@ def qr_multiply(
             f"for a {a.shape}"
         )
     _arguments.batches(name, a, c, "c")
-    refuse_gathering(name, "a", a)
-    refuse_gathering(name, "c", c, min(c.ndim, 2))
-    return _qr_multiply(a, c, mode, pivoting, conjugate)
+    for argument, x in (("a", a), ("c", c)):
+        refuse_gathering(name, argument, x, min(x.ndim, 2))
+        _arguments.whole(name, argument, x, min(x.ndim, 2))
+    with calling("qr_multiply", a, c):
+        return _qr_multiply(a, c, mode, pivoting, conjugate)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))

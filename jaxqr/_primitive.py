@@ -22,7 +22,7 @@ from jax.sharding import AbstractMesh, PartitionSpec, use_abstract_mesh
 
 from jaxqr._batching import Body, Shape, axis_names, batch_rule, partition
 from jaxqr._lowering import native
-from jaxqr._settings import fixed, settled
+from jaxqr._settings import caller, fixed, settled
 
 # A matrix-level result: its shape, and its dtype where that is not the operands', or REAL
 CoreResult = tuple[Shape, Any]
@@ -199,6 +199,7 @@ def _abstract_eval(
     **params: Any,
 ) -> list[ShapedArray]:
     core_ranks = [ranks[min(i, len(ranks) - 1)] for i in range(len(avals))]
+    name = caller(name)
     batch = _batch_shape(name, avals, core_ranks)
     common = _common_dtype(name, avals)
     varying = {a.manual_axis_type for a in avals}

@@ -204,17 +204,16 @@ def _products(
     inverse: Inverse, da: Array, right: list[Array], left: list[Array]
 ) -> tuple[list[Array], list[Array]]:
     """The product dA with each of `right` and dA^H with each of `left`, of equal widths."""
-    s = right[0].shape[-1]
     da_right, ha_left = inverse.products(da, _beside(right), _beside(left))
-    return _split(da_right, s), _split(ha_left, s)
+    return _split(da_right, len(right)), _split(ha_left, len(left))
 
 
 def _beside(blocks: list[Array]) -> Array:
     return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
 
 
-def _split(x: Array, s: int) -> list[Array]:
-    return [x[..., i : i + s] for i in range(0, x.shape[-1], s)] if s else [x]
+def _split(x: Array, count: int) -> list[Array]:
+    return [x] if count == 1 else jnp.split(x, count, axis=-1)
 
 
 # --------------------------------------------------------------------------------- transpose

@@ -7,7 +7,8 @@ tests, the strictest one, in which every dtype exists.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
@@ -44,14 +45,29 @@ def settled(rule: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def keeping(*arrays: Array) -> AbstractContextManager[Any]:
-    """A context in which the dtypes of `arrays` exist.
+@contextmanager
+def calling(function: str, *arrays: Array) -> Iterator[None]:
+    """The context of a call of a public function.
 
-    Arrays of 64 bits a number are what they are also where ``jax_enable_x64`` is off, be it that
-    they were made in a context where it was on. (NumPy's become arrays of 32 bits there.)
+    Errors name it, and the dtypes of `arrays` exist: arrays of 64 bits a number are what they are
+    also where ``jax_enable_x64`` is off, if they were made in a context where it was on. (NumPy's
+    become arrays of 32 bits there.)
     """
     wide = any(x.dtype.itemsize > (8 if x.dtype.kind == "c" else 4) for x in arrays)
-    return jax.enable_x64(True) if wide and not _x64() else nullcontext()
+    token = _function.set(function)
+    try:
+        with jax.enable_x64(True) if wide and not _x64() else nullcontext():
+            yield
+    finally:
+        _function.reset(token)
+
+
+def caller(name: str) -> str:
+    """The public function that is called, or `name` if none is."""
+    return _function.get() or name
+
+
+_function: ContextVar[str] = ContextVar("function", default="")
 
 
 def _x64() -> bool:

@@ -18,7 +18,7 @@ from jax.core import max_dim
 
 from jaxqr._algebra import (
     H,
-    diagonal,
+    dg,
     exceeds,
     identity_like,
     imaginary_dg,
@@ -264,7 +264,9 @@ def completion_jvp(q: Array, h: Array, dq: Array) -> Array:
     z = solve(v[..., :n, :], v[..., n:, :], left=False, lower=True, unit=True)
     y = q + mm(q - identity_like(q), mm(H(z), z))
     y = jnp.concatenate([y[..., :n, :], y[..., n:, :] + z], axis=-2)
-    f = dq[..., n:, :] - mm(z, dq[..., :n, :])
+    # split, not sliced: the transpose of a slice asks for a dtype that perhaps is not known there
+    top, below = jnp.split(dq, [n], axis=-2)
+    f = below - mm(z, top)
     # not as one product of stacked blocks: JAX could not see that it is linear (12.3)
     return mm(dq, H(z)) - mm(y, H(f))
 
@@ -284,12 +286,13 @@ def raw_jvp(q: Array, h: Array, tau: Array, dq: Array, dr: Array) -> tuple[Array
 
     s = triu(solve_v1(identity_like(v1) - q[..., :k, :]))  # (4.1): E1 - Q1 = V S, dg(S) = tau
     s_safe = where(live, s, identity_like(s))
-    minus_n = solve_v1(dq[..., :k, :])
+    top, below = jnp.split(dq, [k], axis=-2)
+    minus_n = solve_v1(top)
     lower = slo(where(live, solve_right(-minus_n, s_safe)))
     dv1 = mm(v1, lower)
     ds = triu(-minus_n - mm(lower, s))
-    dv2 = where(live, solve_right(-dq[..., k:, :] - mm(v2, ds), s_safe))
-    dtau = where(live[..., 0, :], diagonal(ds))
+    dv2 = where(live, solve_right(-below - mm(v2, ds), s_safe))
+    dtau = where(live[..., 0, :], jnp.sum(dg(ds), axis=-1))
     dv = slo(jnp.concatenate([dv1, dv2], axis=-2))
     m, n = h.shape[-2:]
     if exceeds(n, k):

@@ -86,13 +86,15 @@ def test_wide_householder_product():
 
 
 @pytest.mark.parametrize(
-    ("shape", "left", "side"), [((3, 2), True, "4 rows"), ((2, 3), False, "4 columns")]
+    ("shape", "left", "side"), [((3, 2), True, r"4, s\)"), ((2, 3), False, r"s, 4\)")]
 )
 def test_a_product_that_does_not_fit(shape, left, side):
-    with pytest.raises(ValueError, match=rf"householder_multiply: c must have .*{side}.*got c \("):
+    with pytest.raises(ValueError, match=rf"householder_multiply: c must be .*{side}.*got c \("):
         jaxqr.householder_multiply(A, np.ones(3), np.ones(shape), left=left)
-    with pytest.raises(ValueError, match="householder_multiply: c must have h's batch"):
-        jaxqr.householder_multiply(A, np.ones(3), np.ones((2, 4, 4)), left=left)
+    with pytest.raises(ValueError, match="householder_multiply: batch dimensions of h and c must"):
+        jaxqr.householder_multiply(
+            np.ones((3, 4, 3)), np.ones((3, 3)), np.ones((2, 4, 4)), left=left
+        )
 
 
 @pytest.mark.parametrize("option", ["left", "adjoint"])

@@ -143,7 +143,9 @@ def _reflector(x: Array, norm: Array, j: Array) -> _Reflector:
     alpha, below = _entry(x, j, -1), where(place > j, x)
     trivial = jnp.all(below == 0, axis=-1, keepdims=True) & (jnp.imag(alpha) == 0)
     one = lax.full_like(alpha, 1)
-    beta = where(jnp.real(alpha) >= 0, -norm, norm).astype(x.dtype)
+    real = jnp.real(alpha)
+    negative = where(real == 0, 1 / real, real) < 0  # -0.0 is, as for LAPACK
+    beta = where(negative, norm, -norm).astype(x.dtype)
     tau = where(trivial, lax.full_like(alpha, 0), (beta - alpha) / where(trivial, one, beta))
     v = below / where(trivial, one, alpha - beta)
     return _Reflector(where(place == j, lax.full_like(v, 1), v), tau, where(trivial, alpha, beta))
@@ -169,7 +171,8 @@ def _one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -> Factors
             candidates = where(column >= i, norms, lax.full_like(norms, -1))
             best = jnp.argmax(candidates, axis=-2, keepdims=True).astype(jnp.int32)
             chosen = column == best
-            x, norm = (jnp.sum(where(chosen, y), axis=-2, keepdims=True) for y in (at, norms))
+            x = take_rows(at, best[..., 0])  # a sum over what is chosen would lose the sign of -0.0
+            norm = jnp.max(candidates, axis=-2, keepdims=True)
             at = where(~chosen, at, _entry(at, i, -2))
             p = _exchange(p, i, best[..., 0])
         else:
