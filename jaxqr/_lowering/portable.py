@@ -172,7 +172,7 @@ def _one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -> Factors
             best = jnp.argmax(candidates, axis=-2, keepdims=True).astype(jnp.int32)
             chosen = column == best
             x = take_rows(at, best[..., 0])  # a sum over what is chosen would lose the sign of -0.0
-            norm = jnp.max(candidates, axis=-2, keepdims=True)
+            norm = take_rows(norms, best[..., 0])
             at = where(~chosen, at, _entry(at, i, -2))
             p = _exchange(p, i, best[..., 0])
         else:
