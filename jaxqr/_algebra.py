@@ -6,10 +6,23 @@ and ranks. That decides which of JAX's functions occur.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array, export, lax
+from jax.errors import InconclusiveDimensionOperation
+
+
+def exceeds(size: int, other: int) -> bool:
+    """Whether a size is larger than another; of symbolic sizes (`jax.export`) perhaps equal.
+
+    What is done for larger ones must then be right for equal ones as well.
+    """
+    try:
+        return size > other
+    except InconclusiveDimensionOperation:
+        return size >= other
 
 
 def H(x: Array) -> Array:
@@ -19,7 +32,10 @@ def H(x: Array) -> Array:
 
 def mm(x: Array, y: Array) -> Array:
     """Multiply in full precision: a factorization cannot be better than its products."""
-    return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
+    batch = tuple(range(x.ndim - 2)) if y.ndim > 2 else ()  # common to both, or y is one matrix
+    contracted = ((x.ndim - 1,), (y.ndim - 2,))
+    # not jnp.matmul, which fixes a dtype that the transpose asks for, perhaps where it is not known
+    return lax.dot_general(x, y, (contracted, (batch, batch)), precision=lax.Precision.HIGHEST)
 
 
 def row_minus_column(x: Array) -> Array:
@@ -75,6 +91,28 @@ def real_diagonal(x: Array) -> Array:
 def diagonal(x: Array) -> Array:
     """Diagonal entries, as a vector."""
     return jnp.diagonal(x, axis1=-2, axis2=-1)
+
+
+def extended(x: Array, size: int, axis: int) -> Array:
+    """`x` with zeros after its entries along an axis (a negative number), so that it has `size`."""
+    more = size - x.shape[axis]
+    if export.is_symbolic_dim(more):  # concatenated, its type would not have the size
+        return _padded(x, axis, 0, more)
+    shape = list(x.shape)
+    shape[axis] = more
+    return jnp.concatenate([x, jnp.zeros(shape, x.dtype)], axis=axis)
+
+
+def beside(x: Array, y: Array, size: int) -> Array:
+    """Two matrices beside each other, which together have `size` columns."""
+    if export.is_symbolic_dim(x.shape[-1]):
+        return extended(x, size, -1) + _padded(y, -1, x.shape[-1], 0)
+    return jnp.concatenate([x, y], axis=-1)
+
+
+def _padded(x: Array, axis: int, before: Any, after: Any) -> Array:
+    pairs = [(before, after, 0) if i == x.ndim + axis else (0, 0, 0) for i in range(x.ndim)]
+    return lax.pad(x, lax.full_like(x, 0, shape=()), pairs)
 
 
 def column_scale(a: Array) -> Array:

@@ -14,12 +14,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array, export, lax
 
 from jaxqr._algebra import (
     H,
     column_scale,
     diagonal,
+    extended,
     identity_like,
     scaled,
     triu,
@@ -55,8 +56,7 @@ class Decomposition(NamedTuple):
         c = self._divide_adjoint(u)
         if self._twice:
             c = _apply(self.h1, self.tau1, c, adjoint=False)
-        below = jnp.zeros((*c.shape[:-2], self.h.shape[-2] - self._n, c.shape[-1]), c.dtype)
-        return _apply(self.h, self.tau, jnp.concatenate([c, below], axis=-2), adjoint=False)
+        return _apply(self.h, self.tau, extended(c, self.h.shape[-2], -2), adjoint=False)
 
     def gram(self, u: Array) -> Array:
         """(A^H A)^+ u."""
@@ -146,6 +146,8 @@ def core_shapes(m: int, n: int, *, pivoting: bool) -> Decomposition:
 
 def factored_twice(m: int, n: int) -> bool:
     """Whether the matrix is so large and deep that a plain QR comes first."""
+    if export.is_symbolic_dim(m) or export.is_symbolic_dim(n):
+        return False
     return n >= 256 and m >= 4 * n
 
 

@@ -9,16 +9,29 @@ from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
+from jax.core import min_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import identity_like
+from jaxqr._algebra import exceeds, identity_like
+from jaxqr._batching import broadcast_batch
 from jaxqr._lowering import portable
 from jaxqr._lowering.library import CUSOLVER, HIPSOLVER, LAPACK
 from jaxqr._lowering.xla import XLA
-from jaxqr._primitive import CoreResult, Shape, is_zero, linear_jvp, lower, lower_to_kernel, make
+from jaxqr._primitive import (
+    CoreResult,
+    Shape,
+    derivatives,
+    is_zero,
+    linear_jvp,
+    lower,
+    lower_to_kernel,
+    make,
+)
+from jaxqr._row_blocks import refuse_gathering
+from jaxqr._settings import calling
 
 
 def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
@@ -47,15 +60,16 @@ def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
         >>> bool(jnp.allclose(q, jaxqr.qr(a).Q, atol=1e-6))
         True
     """
-    (h, tau), dtype = _packed("householder_product", h, tau)
+    name = "householder_product"
+    h, tau = _packed(name, h, tau)
     m, n = h.shape[-2:]
-    if m < n:
-        raise ValueError(
-            f"householder_product: h must have at least as many rows as columns, got {h.shape}"
-        )
-    if 0 in h.shape or 0 in tau.shape:
-        return (jnp.zeros_like(h) + identity_like(h)).astype(dtype)
-    return orgqr_p.bind(h, tau)[0].astype(dtype)
+    if exceeds(n, m):
+        raise ValueError(f"{name}: h must have at least as many rows as columns, got {h.shape}")
+    with calling(name, h, tau):
+        (h, tau), dtype = _arguments.common(h, tau)
+        if 0 in h.shape or 0 in tau.shape:
+            return (jnp.zeros_like(h) + identity_like(h)).astype(dtype)
+        return orgqr_p.bind(h, tau)[0].astype(dtype)
 
 
 def householder_multiply(
@@ -69,12 +83,14 @@ def householder_multiply(
         h: array (..., m, n) in LAPACK's orientation, its reflectors below the diagonal of its
             leading k columns.
         tau: array (..., k), k <= min(m, n): the factors of the reflectors.
-        c: array (..., m, s) if `left`, else (..., s, m).
+        c: array to multiply, with batch dimensions that broadcast with those of `h`: (m,), or
+            (..., m, s) if `left`, else (..., s, m).
         left: whether to compute Q c rather than c Q.
         adjoint: whether to take the adjoint of Q in place of Q.
 
     Returns:
-        The product, of `c`'s shape. Differentiable in all three arguments.
+        The product, of `c`'s shape, but with the batch dimensions of `h` and `c`. Differentiable
+        in all three arguments.
 
     Raises:
         ValueError: if the shapes do not match.
@@ -92,45 +108,65 @@ def householder_multiply(
         True
     """
     name = "householder_multiply"
-    _arguments.choice(name, "left", left, (True, False))
-    _arguments.choice(name, "adjoint", adjoint, (True, False))
-    (h, tau, c), dtype = _packed(name, h, tau, c)
+    left = _arguments.choice(name, "left", left, (True, False))
+    adjoint = _arguments.choice(name, "adjoint", adjoint, (True, False))
+    h, tau = _packed(name, h, tau)
+    c = _arguments.array(name, "c", c, ndim=1)
     m = h.shape[-2]
-    side = "rows" if left else "columns"
-    if c.shape[-2 if left else -1] != m or c.shape[:-2] != h.shape[:-2]:
+    if c.shape[-2 if left and c.ndim > 1 else -1] != m:
+        form = f"{m}, s" if left else f"s, {m}"
         raise ValueError(
-            f"{name}: c must have h's batch dimensions and {m} {side}, as h has {m} rows, "
-            f"got c {c.shape} for h {h.shape}"
+            f"{name}: c must be ({m},) or (..., {form}), as h has {m} rows, got c {c.shape} for h "
+            f"{h.shape}"
         )
-    if 0 in c.shape or 0 in tau.shape:
-        return c.astype(dtype)
-    h = h[..., :, : tau.shape[-1]]
-    return ormqr_p.bind(h, tau, c, left=left, adjoint=adjoint)[0].astype(dtype)
+    _arguments.batches(name, h, c, "c", of="h")
+    _whole(name, "c", c, min(c.ndim, 2))
+    with calling(name, h, tau, c):
+        return _multiply(h, tau, c, left, adjoint)
 
 
-def _packed(
-    function: str, h: ArrayLike, tau: ArrayLike, *more: ArrayLike
-) -> tuple[list[Array], Any]:
+def _multiply(h: Array, tau: Array, c: Array, left: bool, adjoint: bool) -> Array:
+    (h, tau, c), dtype = _arguments.common(h, tau, c)
+    vector = c.ndim == 1
+    if vector:
+        c = c[:, None] if left else c[None]
+    h, tau, c = broadcast_batch((h[..., :, : tau.shape[-1]], tau, c), (2, 1, 2))
+    if 0 not in c.shape and 0 not in tau.shape:
+        (c,) = ormqr_p.bind(h, tau, c, left=left, adjoint=adjoint)
+    if vector:
+        c = c[..., 0] if left else c[..., 0, :]
+    return c.astype(dtype)
+
+
+def _packed(function: str, h: ArrayLike, tau: ArrayLike) -> tuple[Array, Array]:
     h = _arguments.array(function, "h", h)
     tau = _arguments.array(function, "tau", tau, ndim=1)
-    rest = [_arguments.array(function, "c", c) for c in more]
-    if tau.shape[:-1] != h.shape[:-2] or tau.shape[-1] > min(h.shape[-2:]):
+    most = min_dim(*h.shape[-2:])
+    if tau.shape[:-1] != h.shape[:-2] or exceeds(tau.shape[-1], most):
         raise ValueError(
-            f"{function}: tau must have h's batch dimensions and at most min(m, n) = "
-            f"{min(h.shape[-2:])} entries, got tau {tau.shape} for h {h.shape}"
+            f"{function}: tau must have h's batch dimensions and at most min(m, n) = {most} "
+            f"entries, got tau {tau.shape} for h {h.shape}"
         )
-    return _arguments.common(h, tau, *rest)
+    _whole(function, "h", h, 2)
+    _whole(function, "tau", tau, 1)
+    return h, tau
+
+
+def _whole(function: str, name: str, x: Array, ndim: int) -> None:
+    """Raise if the last `ndim` dimensions are sharded."""
+    refuse_gathering(function, name, x, ndim)
+    _arguments.whole(function, name, x, ndim)
 
 
 # ------------------------------------------------------------------------------ shape rules
 
 
 def _geqrf_results(a: Shape) -> list[CoreResult]:
-    return [(a, None), ((min(a),), None)]
+    return [(a, None), ((min_dim(*a),), None)]
 
 
 def _geqp3_results(a: Shape) -> list[CoreResult]:
-    return [(a, None), ((min(a),), None), ((a[1],), jnp.int32)]
+    return [(a, None), ((min_dim(*a),), None), ((a[1],), jnp.int32)]
 
 
 def _orgqr_results(h: Shape, tau: Shape) -> list[CoreResult]:
@@ -181,4 +217,4 @@ lower_to_kernel(ormqr_p, ranks=(2, 1, 2), results=_ormqr_results, otherwise=LAPA
 
 linear_jvp(orgqr_p, portable.orgqr, linear_from=2)
 linear_jvp(ormqr_p, portable.ormqr, linear_from=2)
-ad.primitive_transposes[ormqr_p] = _ormqr_transpose
+derivatives(ormqr_p, transpose=_ormqr_transpose)

@@ -7,17 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.interpreters import ad
 from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import H, mm
+from jaxqr._algebra import H, exceeds, mm
 from jaxqr._batching import broadcast_batch, is_sharded
 from jaxqr._primitive import (
     REAL,
     CoreResult,
     Shape,
+    derivatives,
     is_zero,
     lower_to_kernel,
     make,
@@ -26,6 +26,7 @@ from jaxqr._primitive import (
 from jaxqr._pseudoinverse import pseudoinverse
 from jaxqr._results import LstsqResult
 from jaxqr._row_blocks import AxisName, bound_axes, over_blocks, refuse_gathering, row_axes, varying
+from jaxqr._settings import calling
 from jaxqr._sharded_inverse import sharded_inverse
 
 
@@ -47,7 +48,8 @@ def lstsq(
     Args:
         a: array (..., m, n), real or complex. Dtypes as in `qr`.
         b: right-hand sides: (m,), or (..., m, s) with batch dimensions that broadcast with those
-            of `a`.
+            of `a`. As in NumPy 2's `solve`, `b` is a vector only if it has one dimension: of a
+            batch of vectors (..., m) write ``lstsq(a, b[..., None])``, whose x has s = 1 too.
         rcond: diagonal entries of R of at most `rcond` times the largest do not count towards
             the rank, and the rest of R is taken to be zero. By default the machine epsilon times
             max(m, n).
@@ -97,7 +99,7 @@ def lstsq(
     name = "lstsq"
     a = _arguments.array(name, "a", a)
     b = _arguments.array(name, "b", b, ndim=1)
-    _arguments.choice(name, "pivoting", pivoting, (True, False))
+    pivoting = _arguments.choice(name, "pivoting", pivoting, (True, False))
     rcond = _arguments.rcond(name, rcond)
     if rcond is not None and not pivoting:
         raise ValueError(f"{name}: rcond must be None without pivoting, got {rcond}")
@@ -109,10 +111,13 @@ def lstsq(
         )
     _arguments.batches(name, a, b, "b")
     axes = row_axes(name, a, axis_name)
+    _arguments.whole(name, "a", a, 1 if axes else 2)
     if not axes:
         refuse_gathering(name, "a", a)
         refuse_gathering(name, "b", b, min(b.ndim, 2))
-    return _lstsq(a, b, rcond, pivoting, axes, mesh)
+        _arguments.whole(name, "b", b, min(b.ndim, 2))
+    with calling("lstsq", a, b):
+        return _lstsq(a, b, rcond, pivoting, axes, mesh)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -155,7 +160,7 @@ def _solve(a: Array, b: Array, rcond: float | None, pivoting: bool) -> list[Arra
     if b.shape[-1] == 0:  # the rank is still asked for
         x, residuals, rank = _solve(a, jnp.zeros_like(a[..., :1]), rcond, pivoting)
         return [x[..., :0], residuals[..., :0], rank]
-    if m < n:
+    if exceeds(n, m):
         return _compute(a, b, rcond=rcond, pivoting=pivoting)
     return lstsq_p.bind(a, b, rcond=rcond, pivoting=pivoting)
 
@@ -172,6 +177,9 @@ def _solve_blocks(
 
     def solve(a: Array, b: Array) -> LstsqResult:
         a, b = varying(a, axes), varying(b, axes)
+        if a.shape[-1] == 0:
+            x, residuals, rank = _solve(a, b, rcond, pivoting)
+            return LstsqResult(x, lax.psum(residuals, axes), rank)
         inverse = sharded_inverse(a, rcond=rcond, pivoting=pivoting, axes=axes)
         x = inverse.solve(b)
         residuals = lax.psum(_squares(b - mm(a, x)), axes)
@@ -179,6 +187,8 @@ def _solve_blocks(
 
     if bound_axes("lstsq", axes):
         return solve(a, b)
+    if a.shape[-1] == 0:  # XLA takes no program on blocks that has no operands
+        return LstsqResult(*_solve(a, b, rcond, pivoting))
     return over_blocks("lstsq", solve, axes, mesh, [a, b], lambda rows, rest: rest)
 
 
@@ -194,7 +204,7 @@ def _results(a: Shape, b: Shape, *, rcond: float | None, pivoting: bool) -> list
 
 def _compute(a: Array, b: Array, *, rcond: float | None, pivoting: bool) -> list[Array]:
     """By operations whose derivatives are known: what is differentiated, too."""
-    wide = a.shape[-2] < a.shape[-1]
+    wide = exceeds(a.shape[-1], a.shape[-2])
     deep = H(a) if wide else a
     inverse = pseudoinverse(deep, rcond=rcond, pivoting=pivoting)
     x = inverse.solve_adjoint(b) if wide else inverse.solve(b)
@@ -236,4 +246,4 @@ lstsq_p = make(
     columnwise=lambda **_: (True, True, False),
 )
 lower_to_kernel(lstsq_p, ranks=(2,), results=_results, otherwise=_compute)
-ad.primitive_jvps[lstsq_p] = _jvp
+derivatives(lstsq_p, _jvp)

@@ -16,6 +16,7 @@ from jaxqr._algebra import H, mm
 from jaxqr._primitive import (
     CoreResult,
     Shape,
+    derivatives,
     is_zero,
     linear_jvp,
     lower_to_kernel,
@@ -89,7 +90,7 @@ qr_jvp_p = make("qr_jvp", ranks=(2,), results=_tangent_results, body=_tangent, l
 name_outputs(qr_jvp_p)
 lower_to_kernel(qr_jvp_p, ranks=(2,), results=_tangent_results, otherwise=_tangent)
 linear_jvp(qr_jvp_p, _tangent, linear_from=2)
-ad.primitive_transposes[qr_jvp_p] = _transpose_tangent
+derivatives(qr_jvp_p, transpose=_transpose_tangent)
 
 
 # ----------------------------------------------------------------------------- cotangent of A
@@ -149,7 +150,7 @@ def _transpose_cotangent(
 qr_vjp_p = make("qr_vjp", ranks=(2,), results=_cotangent_results, body=_cotangent, linear_from=2)
 lower_to_kernel(qr_vjp_p, ranks=(2,), results=_cotangent_results, otherwise=_cotangent)
 linear_jvp(qr_vjp_p, _cotangent, linear_from=2)
-ad.primitive_transposes[qr_vjp_p] = _transpose_cotangent
+derivatives(qr_vjp_p, transpose=_transpose_cotangent)
 
 
 # --------------------------------------------------------------------------- exchange of columns
@@ -175,7 +176,7 @@ def _transpose_columns(
 
 columns_p = make("columns", ranks=(1, 2), results=_columns_results, body=_columns, linear_from=1)
 linear_jvp(columns_p, _columns, linear_from=1)
-ad.primitive_transposes[columns_p] = _transpose_columns
+derivatives(columns_p, transpose=_transpose_columns)
 
 
 # ------------------------------------------------------------- products with a tangent, both sides
@@ -204,7 +205,7 @@ def _transpose_products(cotangents: list[Any], x: Array, y: Array, da: Any) -> t
 
 products_p = make("products", ranks=(2,), results=_products_results, body=_products, linear_from=2)
 linear_jvp(products_p, _products, linear_from=2)
-ad.primitive_transposes[products_p] = _transpose_products
+derivatives(products_p, transpose=_transpose_products)
 
 
 def _outer_results(x: Shape, y: Shape, s: Shape, t: Shape) -> list[CoreResult]:
@@ -227,4 +228,4 @@ def _transpose_outer(cotangents: list[Any], x: Array, y: Array, s: Any, t: Any) 
 
 outer_p = make("outer", ranks=(2,), results=_outer_results, body=_outer, linear_from=2)
 linear_jvp(outer_p, _outer, linear_from=2)
-ad.primitive_transposes[outer_p] = _transpose_outer
+derivatives(outer_p, transpose=_transpose_outer)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxqr import _arguments
 from jaxqr._arguments import Pivoting
 from jaxqr._qr import checked, factor
 from jaxqr._results import (
@@ -23,6 +24,7 @@ from jaxqr._results import (
     RawResult,
     RQResult,
 )
+from jaxqr._settings import calling
 
 _Formed = Literal["reduced", "complete"]
 _No = Literal[False]
@@ -86,8 +88,11 @@ def lq(
         >>> bool(jnp.allclose(l @ q, a, atol=1e-5) & jnp.allclose(q @ q.T, jnp.eye(3), atol=1e-5))
         True
     """
-    a = checked("lq", a, mode, pivoting, positive_diagonal, ("reduced", "complete", "l", "raw"))
-    return _lq(a, mode, pivoting, positive_diagonal)
+    modes = ("reduced", "complete", "l", "raw")
+    a, pivoting, positive_diagonal = checked("lq", a, mode, pivoting, positive_diagonal, modes)
+    _arguments.whole("lq", "a", a)
+    with calling("lq", a):
+        return _lq(a, mode, pivoting, positive_diagonal)
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
@@ -137,7 +142,10 @@ def rq(a: ArrayLike, mode: str = "reduced") -> Any:
         >>> bool(jnp.allclose(r @ q, a, atol=1e-5) & jnp.all(jnp.tril(r, -1) == 0))
         True
     """
-    return _rq(checked("rq", a, mode, False, False, ("reduced", "complete", "r")), mode)
+    a, *_ = checked("rq", a, mode, False, False, ("reduced", "complete", "r"))
+    _arguments.whole("rq", "a", a)
+    with calling("rq", a):
+        return _rq(a, mode)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -180,7 +188,10 @@ def ql(a: ArrayLike, mode: str = "reduced") -> Any:
         >>> bool(jnp.allclose(q @ l, a, atol=1e-5) & jnp.all(jnp.triu(l, 1) == 0))
         True
     """
-    return _ql(checked("ql", a, mode, False, False, ("reduced", "complete", "l")), mode)
+    a, *_ = checked("ql", a, mode, False, False, ("reduced", "complete", "l"))
+    _arguments.whole("ql", "a", a)
+    with calling("ql", a):
+        return _ql(a, mode)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -19,7 +19,18 @@ from jax.interpreters import ad
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import H, middle_scale, mm, real_diagonal, scaled, triu, unscaled, where
+from jaxqr._algebra import (
+    H,
+    exceeds,
+    extended,
+    middle_scale,
+    mm,
+    real_diagonal,
+    scaled,
+    triu,
+    unscaled,
+    where,
+)
 from jaxqr._arguments import Pivoting
 from jaxqr._batching import broadcast_batch, is_sharded
 from jaxqr._householder import ormqr_p
@@ -27,6 +38,7 @@ from jaxqr._linear import columns
 from jaxqr._primitive import (
     CoreResult,
     Shape,
+    derivatives,
     is_zero,
     make,
     name_outputs,
@@ -35,6 +47,7 @@ from jaxqr._primitive import (
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import PivotedQRMultiplyResult, QRMultiplyResult
 from jaxqr._row_blocks import refuse_gathering
+from jaxqr._settings import calling
 from jaxqr._solve import solve
 from jaxqr._tangents import independent, restrict, skw, solve_right
 
@@ -102,8 +115,8 @@ def qr_multiply(
     a = _arguments.array(name, "a", a)
     c = _arguments.array(name, "c", c, ndim=1)
     _arguments.choice(name, "mode", mode, ("left", "right"))
-    _arguments.choice(name, "pivoting", pivoting, tuple(_arguments.PIVOTING))
-    _arguments.choice(name, "conjugate", conjugate, (True, False))
+    pivoting = _arguments.choice(name, "pivoting", pivoting, tuple(_arguments.PIVOTING))
+    conjugate = _arguments.choice(name, "conjugate", conjugate, (True, False))
     m, k = a.shape[-2], min_dim(*a.shape[-2:])
     length, form = (k, f"{k}, s") if mode == "left" else (m, f"s, {m}")
     if c.shape[-2 if mode == "left" and c.ndim > 1 else -1] != length:
@@ -112,9 +125,11 @@ def qr_multiply(
             f"for a {a.shape}"
         )
     _arguments.batches(name, a, c, "c")
-    refuse_gathering(name, "a", a)
-    refuse_gathering(name, "c", c, min(c.ndim, 2))
-    return _qr_multiply(a, c, mode, pivoting, conjugate)
+    for argument, x in (("a", a), ("c", c)):
+        refuse_gathering(name, argument, x, min(x.ndim, 2))
+        _arguments.whole(name, argument, x, min(x.ndim, 2))
+    with calling("qr_multiply", a, c):
+        return _qr_multiply(a, c, mode, pivoting, conjugate)
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
@@ -201,8 +216,8 @@ def _apply(h: Array, tau: Array, u: Array, adjoint: bool) -> Array:
     m, k = h.shape[-2:]
     if 0 in (m, k, u.shape[-1]):
         return jnp.zeros((*u.shape[:-2], k if adjoint else m, u.shape[-1]), u.dtype)
-    if not adjoint and m > k:
-        u = jnp.concatenate([u, jnp.zeros((*u.shape[:-2], m - k, u.shape[-1]), u.dtype)], axis=-2)
+    if not adjoint and exceeds(m, k):
+        u = extended(u, m, -2)
     return ormqr_p.bind(h, tau, u, left=True, adjoint=adjoint)[0][..., : k if adjoint else m, :]
 
 
@@ -270,7 +285,7 @@ def _tangents(
         tangents["r"] = where(counts.mT, dr) if point.pivoted else dr
     if "y" not in outputs:
         return tangents
-    y, deep = values["y"], m > n
+    y, deep = values["y"], exceeds(m, n)
     if adjoint:
         dy = -mm(omega, y)
         if deep:
@@ -316,5 +331,4 @@ multiply_p = make(
     columnwise=lambda outputs, **_: [name == "y" for name in outputs],
 )
 name_outputs(multiply_p)
-ad.primitive_jvps[multiply_p] = _jvp
-ad.primitive_transposes[multiply_p] = _transpose
+derivatives(multiply_p, _jvp, _transpose)

@@ -22,6 +22,7 @@ from jax.sharding import AbstractMesh, PartitionSpec, use_abstract_mesh
 
 from jaxqr._batching import Body, Shape, axis_names, batch_rule, partition
 from jaxqr._lowering import native
+from jaxqr._settings import caller, fixed, settled
 
 # A matrix-level result: its shape, and its dtype where that is not the operands', or REAL
 CoreResult = tuple[Shape, Any]
@@ -62,7 +63,7 @@ def make(
     p.multiple_results = True
     p.def_impl(partial(xla.apply_primitive, p))
     p.def_abstract_eval(partial(_abstract_eval, name, ranks, results, varies_as_last))
-    batching.primitive_batchers[p] = partial(batch_rule, p, body, linear_from, columnwise)
+    batching.primitive_batchers[p] = settled(partial(batch_rule, p, body, linear_from, columnwise))
     lower(p, body)
     return p
 
@@ -91,7 +92,11 @@ def lower(
         with use_abstract_mesh(AbstractMesh((), ())):
             return mlir.lower_fun(f, multiple_results=True)(plain, *operands, **params)
 
-    mlir.register_lowering(p, rule, platform=platform)
+    def in_context(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        with fixed(ctx.avals_in):
+            return rule(ctx, *operands, **params)
+
+    mlir.register_lowering(p, in_context, platform=platform)
 
 
 def _by_shards(body: Body, ctx: mlir.LoweringRuleContext) -> Body:
@@ -145,6 +150,18 @@ def lower_to_kernel(
     lower(p, body, "cpu", exported=otherwise)
 
 
+def derivatives(
+    p: Primitive,
+    jvp: Callable[..., Any] | None = None,
+    transpose: Callable[..., Any] | None = None,
+) -> None:
+    """Let these be rules of p, the second one if p is linear in some operands."""
+    if jvp is not None:
+        ad.primitive_jvps[p] = settled(jvp)
+    if transpose is not None:
+        ad.primitive_transposes[p] = settled(transpose)
+
+
 def name_outputs(p: Primitive) -> None:
     """Let dead code elimination shrink the parameter `outputs`, the names of p's results."""
 
@@ -182,6 +199,7 @@ def _abstract_eval(
     **params: Any,
 ) -> list[ShapedArray]:
     core_ranks = [ranks[min(i, len(ranks) - 1)] for i in range(len(avals))]
+    name = caller(name)
     batch = _batch_shape(name, avals, core_ranks)
     common = _common_dtype(name, avals)
     varying = {a.manual_axis_type for a in avals}
@@ -284,4 +302,4 @@ def linear_jvp(p: Primitive, body: Body, linear_from: int) -> None:
             return out, list(map(zero_tangent, out))
         return out, [sum(pair[1:], start=pair[0]) for pair in zip(*terms, strict=True)]
 
-    ad.primitive_jvps[p] = jvp
+    derivatives(p, jvp)

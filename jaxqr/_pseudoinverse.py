@@ -20,6 +20,7 @@ from jaxqr._linear import products
 from jaxqr._primitive import (
     CoreResult,
     Shape,
+    derivatives,
     is_zero,
     lower_to_kernel,
     make,
@@ -202,17 +203,16 @@ def _products(
     inverse: Inverse, da: Array, right: list[Array], left: list[Array]
 ) -> tuple[list[Array], list[Array]]:
     """The product dA with each of `right` and dA^H with each of `left`, of equal widths."""
-    s = right[0].shape[-1]
     da_right, ha_left = inverse.products(da, _beside(right), _beside(left))
-    return _split(da_right, s), _split(ha_left, s)
+    return _split(da_right, len(right)), _split(ha_left, len(left))
 
 
 def _beside(blocks: list[Array]) -> Array:
     return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
 
 
-def _split(x: Array, s: int) -> list[Array]:
-    return [x[..., i : i + s] for i in range(0, x.shape[-1], s)] if s else [x]
+def _split(x: Array, count: int) -> list[Array]:
+    return [x] if count == 1 else jnp.split(x, count, axis=-1)
 
 
 # --------------------------------------------------------------------------------- transpose
@@ -239,7 +239,7 @@ RANKS = tuple(map(len, core_shapes(1, 1, pivoting=False)))
 
 cod_p = make("cod", ranks=(2,), results=_cod_results, body=_cod)
 lower_to_kernel(cod_p, ranks=(2,), results=_cod_results, otherwise=_cod)
-ad.primitive_jvps[cod_p] = _cod_jvp
+derivatives(cod_p, _cod_jvp)
 
 pseudoinverse_p = make(
     "pseudoinverse",
@@ -255,5 +255,4 @@ lower_to_kernel(
     results=_pseudoinverse_results,
     otherwise=_pseudoinverse,
 )
-ad.primitive_jvps[pseudoinverse_p] = _pseudoinverse_jvp
-ad.primitive_transposes[pseudoinverse_p] = _pseudoinverse_transpose
+derivatives(pseudoinverse_p, _pseudoinverse_jvp, _pseudoinverse_transpose)

@@ -8,11 +8,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxqr import _arguments
-from jaxqr._algebra import diagonal
+from jaxqr._algebra import diagonal, exceeds, extended
 from jaxqr._arguments import Pivoting
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
 from jaxqr._row_blocks import refuse_gathering, row_axes
+from jaxqr._settings import calling
 from jaxqr._tsqr import tsqr
 
 MODES = ("reduced", "complete", "r", "raw")
@@ -103,11 +104,13 @@ def qr(
         >>> bool(jnp.allclose(jax.grad(volume)(a[0]).T, jnp.linalg.pinv(a[0]), atol=1e-4))
         True
     """
-    a = checked("qr", a, mode, pivoting, positive_diagonal)
+    a, pivoting, positive_diagonal = checked("qr", a, mode, pivoting, positive_diagonal)
     axes = row_axes("qr", a)
+    _arguments.whole("qr", "a", a, 1 if axes else 2)
     if axes:
         return _sharded_qr(a, mode, pivoting, axes)
-    return _qr(a, mode, pivoting, positive_diagonal)
+    with calling("qr", a):
+        return _qr(a, mode, pivoting, positive_diagonal)
 
 
 def _sharded_qr(a: Array, mode: str, pivoting: Pivoting, axes: tuple[str, ...]) -> Any:
@@ -132,19 +135,19 @@ def checked(
     pivoting: Pivoting,
     positive_diagonal: bool,
     modes: tuple[str, ...] = MODES,
-) -> Array:
-    """Check the arguments of `function`, which has the given modes, and convert the matrix."""
+) -> tuple[Array, Pivoting, bool]:
+    """Check the arguments of `function`, which has the given modes, and convert them."""
     a = _arguments.array(function, "a", a)
     refuse_gathering(function, "a", a)
     _arguments.choice(function, "mode", mode, modes)
-    _arguments.choice(function, "pivoting", pivoting, tuple(_arguments.PIVOTING))
-    _arguments.choice(function, "positive_diagonal", positive_diagonal, (True, False))
-    if mode == "raw" and positive_diagonal:
+    pivoting = _arguments.choice(function, "pivoting", pivoting, tuple(_arguments.PIVOTING))
+    positive = _arguments.choice(function, "positive_diagonal", positive_diagonal, (True, False))
+    if mode == "raw" and positive:
         raise ValueError(
             f"{function}: positive_diagonal must be False in mode 'raw', as reflectors fix the "
             "signs, got True"
         )
-    return a
+    return a, pivoting, positive
 
 
 def factor(
@@ -157,7 +160,7 @@ def factor(
     """
     (a,), dtype = _arguments.common(a)
     m, n = a.shape[-2:][::-1] if transposed else a.shape[-2:]
-    q_name = "q_full" if mode == "complete" and m > n else "q"
+    q_name = "q_full" if mode == "complete" and exceeds(m, n) else "q"
     outputs = {"r": ("r",), "raw": ("h", "tau")}.get(mode, (q_name, "r"))
     if pivoting:
         outputs += ("p",)
@@ -177,8 +180,7 @@ def factor(
     if q is None:
         return r if p is None else PivotedR(r, p)
     if q_name == "q_full":
-        below = [(0, 0), (0, m - n)] if transposed else [(0, m - n), (0, 0)]
-        r = jnp.pad(r, [(0, 0)] * (r.ndim - 2) + below)
+        r = extended(r, m, -1 if transposed else -2)
     q = q.astype(dtype)
     return QRResult(q, r) if p is None else PivotedQRResult(q, r, p)
 

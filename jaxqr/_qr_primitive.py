@@ -14,10 +14,11 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import min_dim
-from jax.interpreters import ad
 
 from jaxqr._algebra import (
+    beside,
     column_scale,
+    extended,
     identity_like,
     real_diagonal,
     row_minus_column,
@@ -33,6 +34,7 @@ from jaxqr._lowering import randomized
 from jaxqr._primitive import (
     CoreResult,
     Shape,
+    derivatives,
     is_zero,
     lower_to_kernel,
     make,
@@ -80,15 +82,14 @@ def _compute(a: Array, *, outputs: tuple[str, ...], pivoting: str, transposed: b
         return list(_flipped(dict(zip(outputs, plain, strict=True))).values())
     if 0 in a.shape:
         return _compute_empty(a, outputs=outputs)
-    *batch, m, n = a.shape
+    m, n = a.shape[-2:]
     k = min_dim(m, n)
     h, tau, scale, *p = _factored(a) if pivoting == "none" else _pivoted(a, pivoting)
     # reading R and applying reflectors leaves the strictly lower triangle as it is
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
     values["r"] = triu(real_diagonal(unscaled(h[..., :k, :], scale)))
     if "q_full" in outputs:
-        square = jnp.concatenate([h, jnp.zeros((*batch, m, m - n), h.dtype)], axis=-1)
-        values["q_full"] = orgqr_p.bind(square, tau)[0]
+        values["q_full"] = orgqr_p.bind(extended(h, m, -1), tau)[0]
         values["q"] = values["q_full"][..., :, :k]
     elif "q" in outputs:
         values["q"] = orgqr_p.bind(h[..., :, :k], tau)[0]
@@ -190,7 +191,7 @@ def _packed_tangents(
     q, h = values["q"], values["h"]
     if "q_full" in outputs:
         rest = completion_jvp(q, h, thin["q"])
-        found["q_full"] = jnp.concatenate([thin["q"], rest], axis=-1)
+        found["q_full"] = beside(thin["q"], rest, q.shape[-2])
     if "h" in outputs or "tau" in outputs:
         found["h"], found["tau"] = raw_jvp(q, h, values["tau"], thin["q"], thin["r"])
     return _flipped(found) if transposed else found
@@ -201,4 +202,4 @@ def _packed_tangents(
 qr_p = make("qr", ranks=(2,), results=_results, body=_compute)
 lower_to_kernel(qr_p, ranks=(2,), results=_results, otherwise=_compute)
 name_outputs(qr_p)
-ad.primitive_jvps[qr_p] = _jvp
+derivatives(qr_p, _jvp)

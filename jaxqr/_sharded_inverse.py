@@ -19,7 +19,7 @@ from jax.interpreters import ad
 
 from jaxqr._algebra import H, column_scale, mm
 from jaxqr._linear import products
-from jaxqr._primitive import CoreResult, Shape, is_zero, make, zero_tangent
+from jaxqr._primitive import CoreResult, Shape, derivatives, is_zero, make, zero_tangent
 from jaxqr._pseudoinverse import RANKS, RULES, Pseudoinverse, pseudoinverse
 from jaxqr._row_blocks import varying
 from jaxqr._tsqr import factor
@@ -184,5 +184,4 @@ sharded_inverse_p = make(
     columnwise=lambda **_: (True,),
     varies_as_last=True,
 )
-ad.primitive_jvps[sharded_inverse_p] = _jvp
-ad.primitive_transposes[sharded_inverse_p] = _transpose
+derivatives(sharded_inverse_p, _jvp, _transpose)

@@ -12,7 +12,7 @@ from jax.interpreters import ad
 
 from jaxqr._algebra import mm, row_minus_column, where
 from jaxqr._batching import vary_alike
-from jaxqr._primitive import CoreResult, Shape, is_zero, make, zero_tangent
+from jaxqr._primitive import CoreResult, Shape, derivatives, is_zero, make, zero_tangent
 
 
 def solve(
@@ -80,5 +80,4 @@ def _transpose(cotangents: list[Any], a: Array, b: Any, **params: bool) -> tuple
 # Mapped over right-hand sides alone the triangle is copied for each, which costs no more memory
 # than they do. Making them columns of one solve would gather a batch that is sharded.
 solve_p = make("solve", ranks=(2, 2), results=_results, body=_body)
-ad.primitive_jvps[solve_p] = _jvp
-ad.primitive_transposes[solve_p] = _transpose
+derivatives(solve_p, _jvp, _transpose)

@@ -18,7 +18,8 @@ from jax import Array, lax
 
 from jaxqr._algebra import (
     H,
-    diagonal,
+    dg,
+    exceeds,
     identity_like,
     imaginary_dg,
     middle_scale,
@@ -134,7 +135,7 @@ def thin_jvp(
     r = scaled(r, scale)
     counts = independent(r, pivoted=pivoted)
     triangle = restrict(r, counts)
-    rule = partial(_deep_jvp, total=total or _whole) if m >= n else _wide_jvp
+    rule = _wide_jvp if exceeds(n, m) else partial(_deep_jvp, total=total or _whole)
     tangents = rule(q, r, scaled(da, scale), counts, triangle, outputs)
 
     def finish(name: str) -> Array:
@@ -206,7 +207,7 @@ def thin_vjp(
     if rbar is not None:
         rbar = triu(real_diagonal(rbar))
         rbar = where(counts.mT, rbar) if pivoted else rbar
-    rule = _deep_vjp if m >= n else _wide_vjp
+    rule = _wide_vjp if exceeds(n, m) else _deep_vjp
     return rule(q, r, scale, qbar, rbar, counts, triangle)
 
 
@@ -245,7 +246,7 @@ def _wide_vjp(
         None if rbar is None else -mm(rbar, H(r)),
     )
     y = solve_right_adjoint(where(counts, skw_adjoint(x)), triangle)
-    y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1) if n > m else y
+    y = jnp.concatenate([y, jnp.zeros_like(r[..., m:])], axis=-1) if exceeds(n, m) else y
     return mm(q, y if rbar is None else rbar + y)
 
 
@@ -272,7 +273,9 @@ def completion_jvp(q: Array, h: Array, dq: Array) -> Array:
     z = solve(v[..., :n, :], v[..., n:, :], left=False, lower=True, unit=True)
     y = q + mm(q - identity_like(q), mm(H(z), z))
     y = jnp.concatenate([y[..., :n, :], y[..., n:, :] + z], axis=-2)
-    f = dq[..., n:, :] - mm(z, dq[..., :n, :])
+    # split, not sliced: the transpose of a slice asks for a dtype that perhaps is not known there
+    top, below = jnp.split(dq, [n], axis=-2)
+    f = below - mm(z, top)
     # not as one product of stacked blocks: JAX could not see that it is linear (12.3)
     return mm(dq, H(z)) - mm(y, H(f))
 
@@ -292,16 +295,17 @@ def raw_jvp(q: Array, h: Array, tau: Array, dq: Array, dr: Array) -> tuple[Array
 
     s = triu(solve_v1(identity_like(v1) - q[..., :k, :]))  # (4.1): E1 - Q1 = V S, dg(S) = tau
     s_safe = where(live, s, identity_like(s))
-    minus_n = solve_v1(dq[..., :k, :])
+    top, below = jnp.split(dq, [k], axis=-2)
+    minus_n = solve_v1(top)
     lower = slo(where(live, solve_right(-minus_n, s_safe)))
     dv1 = mm(v1, lower)
     ds = triu(-minus_n - mm(lower, s))
-    dv2 = where(live, solve_right(-dq[..., k:, :] - mm(v2, ds), s_safe))
-    dtau = where(live[..., 0, :], diagonal(ds))
+    dv2 = where(live, solve_right(-below - mm(v2, ds), s_safe))
+    dtau = where(live[..., 0, :], jnp.sum(dg(ds), axis=-1))
     dv = slo(jnp.concatenate([dv1, dv2], axis=-2))
     m, n = h.shape[-2:]
-    if n > k:
+    if exceeds(n, k):
         dv = jnp.concatenate([dv, jnp.zeros_like(h[..., :, k:])], axis=-1)
-    if m > k:
+    if exceeds(m, k):
         dr = jnp.concatenate([dr, jnp.zeros_like(h[..., k:, :])], axis=-2)
     return dv + dr, dtau

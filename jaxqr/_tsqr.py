@@ -23,6 +23,7 @@ from jaxqr._algebra import diagonal, mm
 from jaxqr._qr_primitive import qr_p
 from jaxqr._results import QRResult
 from jaxqr._row_blocks import AxisName, bound_axes, over_blocks, row_axes, varying
+from jaxqr._settings import calling, settled
 from jaxqr._tangents import thin_jvp
 
 # Up to so many devices the triangles are gathered in one collective and each device factors all of
@@ -92,9 +93,11 @@ def tsqr(a: ArrayLike, *, axis_name: AxisName, mesh: Mesh | AbstractMesh | None 
     """
     a = _arguments.array("tsqr", "a", a)
     axes = row_axes("tsqr", a, axis_name)
-    if not bound_axes("tsqr", axes):
-        return _over_mesh(a, axes, mesh)
-    return factor("tsqr", a, axes=axes)
+    _arguments.whole("tsqr", "a", a, 1)
+    with calling("tsqr", a):
+        if not bound_axes("tsqr", axes):
+            return _over_mesh(a, axes, mesh)
+        return factor("tsqr", a, axes=axes)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -129,6 +132,7 @@ def _tsqr(a: Array, axes: tuple[str, ...]) -> tuple[Array, Array]:
 
 
 @_tsqr.defjvp
+@settled
 def _jvp(axes: tuple[str, ...], primals: Sequence[Array], tangents: Sequence[Array]) -> Any:
     (a,), (da,) = primals, tangents
     q, r = _tsqr(a, axes)

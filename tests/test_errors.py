@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxqr
+from meshes import P, mesh_of, put
 
 A = np.eye(4, 3)
 FUNCTIONS = ("qr", "lq", "rq", "ql")
@@ -86,16 +87,99 @@ def test_wide_householder_product():
 
 
 @pytest.mark.parametrize(
-    ("shape", "left", "side"), [((3, 2), True, "4 rows"), ((2, 3), False, "4 columns")]
+    ("shape", "left", "side"), [((3, 2), True, r"4, s\)"), ((2, 3), False, r"s, 4\)")]
 )
 def test_a_product_that_does_not_fit(shape, left, side):
-    with pytest.raises(ValueError, match=rf"householder_multiply: c must have .*{side}.*got c \("):
+    with pytest.raises(ValueError, match=rf"householder_multiply: c must be .*{side}.*got c \("):
         jaxqr.householder_multiply(A, np.ones(3), np.ones(shape), left=left)
-    with pytest.raises(ValueError, match="householder_multiply: c must have h's batch"):
-        jaxqr.householder_multiply(A, np.ones(3), np.ones((2, 4, 4)), left=left)
+    with pytest.raises(ValueError, match="householder_multiply: batch dimensions of h and c must"):
+        jaxqr.householder_multiply(
+            np.ones((3, 4, 3)), np.ones((3, 3)), np.ones((2, 4, 4)), left=left
+        )
 
 
 @pytest.mark.parametrize("option", ["left", "adjoint"])
 def test_multiply_options_are_booleans(option):
     with pytest.raises(ValueError, match=f"householder_multiply: {option} must be one of"):
         jaxqr.householder_multiply(A, np.ones(3), np.ones((4, 4)), **{option: "yes"})
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.ones((3, 2), np.longdouble), r"got dtype .*128; convert it: a.astype\('float64'\)"),
+        (np.ones((3, 2), np.clongdouble), r"got dtype .*256; convert it: a.astype\('complex128'\)"),
+        (np.ones((3, 2), ">f8"), r"got dtype >f8; convert it: a.astype\('float64'\)"),
+        (np.ones((3, 2), object), r"got dtype object; convert it: a.astype\('float64'\) if"),
+        (np.array([["1", "2"]]), r"got dtype <U1; convert it: a.astype\('float64'\) if"),
+        (np.ones((3, 2), "M8[s]"), r"got dtype datetime64\[s\]; convert it: durations by"),
+        (np.ma.masked_array(np.ones((3, 2))), r"without a mask, got a masked array; .*filled"),
+    ],
+)
+def test_numpy_arrays_that_jax_has_no_dtype_for(value, words):
+    for function in (*FUNCTIONS, "lstsq", "qr_multiply"):
+        more = () if function in FUNCTIONS else (np.ones(len(value)),)
+        with pytest.raises(TypeError, match=rf"^{function}: a must be an array .*{words}"):
+            getattr(jaxqr, function)(value, *more)
+
+
+def test_numpys_booleans_are_options():
+    yes, no = np.True_, np.False_
+    plain, pivoted = jaxqr.qr(A, pivoting=no), jaxqr.qr(A, pivoting=yes, positive_diagonal=yes)
+    assert (type(plain), type(pivoted)) == (jaxqr.QRResult, jaxqr.PivotedQRResult)
+    assert isinstance(jaxqr.lq(A, pivoting=yes), jaxqr.PivotedLQResult)
+    assert jaxqr.lstsq(A, A[:, 0], pivoting=no).rank == 3
+    product = jaxqr.qr_multiply(A, A[:, 0], pivoting=yes, conjugate=no)
+    assert isinstance(product, jaxqr.PivotedQRMultiplyResult)
+    got = jaxqr.householder_multiply(A, np.ones(3), A, left=yes, adjoint=no)
+    np.testing.assert_array_equal(got, jaxqr.householder_multiply(A, np.ones(3), A))
+
+
+@pytest.mark.parametrize("rcond", [np.array(0.5), np.float32(0.5), jnp.asarray(0.5), np.array(0)])
+def test_rcond_may_be_an_array_of_one_number(rcond):
+    a = np.diag([4.0, 1.0, 1e-30])
+    assert jaxqr.lstsq(a, np.ones(3), rcond=rcond).rank == (1 if rcond else 3)
+
+
+@pytest.mark.parametrize("rcond", [np.array([0.5]), np.array(True), np.array(1j), "0.5"])
+def test_rcond_may_be_no_other_array(rcond):
+    with pytest.raises(TypeError, match="lstsq: rcond must be None or a number that is not traced"):
+        jaxqr.lstsq(A, A[:, 0], rcond=rcond)
+    with pytest.raises(ValueError, match="lstsq: rcond must be None or a finite number"):
+        jaxqr.lstsq(A, A[:, 0], rcond=10**400)
+
+
+EXPLICIT = {
+    "qr": lambda a, c: jaxqr.qr(a, pivoting=True),
+    "lq": lambda a, c: jaxqr.lq(a),
+    "rq": lambda a, c: jaxqr.rq(a),
+    "ql": lambda a, c: jaxqr.ql(a),
+    "tsqr": lambda a, c: jaxqr.tsqr(a.mT, axis_name="x"),
+    "lstsq": lambda a, c: jaxqr.lstsq(a.mT, c),
+    "qr_multiply": lambda a, c: jaxqr.qr_multiply(a, c),
+    "householder_product": lambda a, c: jaxqr.householder_product(a, c[:3]),
+    "householder_multiply": lambda a, c: jaxqr.householder_multiply(np.eye(8), np.ones(3), a),
+}
+
+
+@pytest.mark.parametrize("function", EXPLICIT)
+def test_sharded_matrices_are_refused_by_the_name_that_was_called(function):
+    with mesh_of("explicit") as mesh:
+        (a,) = put(mesh, np.ones((8, 3)))
+        with pytest.raises(ValueError, match=rf"^{function}: .*\b[ahc]\b"):
+            EXPLICIT[function](a, np.ones(8))
+
+
+def test_rows_of_c_sharded_over_an_automatic_mesh_are_refused():
+    with mesh_of("automatic") as mesh:
+        (c,) = put(mesh, np.ones((8, 3)))
+        with pytest.raises(ValueError, match=r"^householder_multiply: c must not be sharded along"):
+            jaxqr.householder_multiply(np.eye(8), np.ones(3), c)
+
+
+def test_batches_that_are_sharded_differently_are_refused():
+    with mesh_of("explicit", (2, 4), ("x", "y")) as mesh:
+        (a,), (b,) = (put(mesh, np.ones((8, 3, 3)), spec=P(axis)) for axis in ("x", "y"))
+        for function in ("lstsq", "qr_multiply"):
+            with pytest.raises(ValueError, match=rf"^{function}: batch dimensions of a and . must"):
+                getattr(jaxqr, function)(a, b)

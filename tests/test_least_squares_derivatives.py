@@ -11,6 +11,7 @@ from test_rank import DEFICIENT, deficient
 
 import jaxqr
 from matrices import adjoint, normal
+from meshes import mesh_of
 
 STEP = 1e-4
 
@@ -233,3 +234,31 @@ def test_gradients_do_not_depend_on_the_exponent(shape, dtype):
         got = gradients((a * size).astype(dtype), (b * size).astype(dtype))
         for x, y in zip(got, want, strict=True):
             np.testing.assert_allclose(x * size, y, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "m, n, b", [(16, 0, (16,)), (16, 0, (16, 0)), (8, 3, (8, 0)), (8, 8, (8, 0))]
+)
+def test_gradients_of_empty_problems_on_rows_that_are_sharded(m, n, b):
+    a, b = np.ones((m, n)), np.full(b, 2.0)
+    with mesh_of("automatic") as mesh:
+
+        def total(a, b):
+            x, residuals, _ = jaxqr.lstsq(a, b, axis_name="x", mesh=mesh)
+            return jnp.sum(x) + jnp.sum(residuals)
+
+        da, db = jax.grad(total, (0, 1))(a, b)
+    np.testing.assert_array_equal(da, np.zeros((m, n)))
+    np.testing.assert_array_equal(db, 2 * b)  # of the squared norm of b
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (3, 4), (3, 3), (4, 0), (0, 4)])
+def test_gradients_of_no_right_hand_sides_are_zero(shape):
+    a, m = normal(shape), shape[0]
+
+    def of_batch(a):
+        return jnp.sum(jax.vmap(lambda b: jaxqr.lstsq(a, b).x)(jnp.zeros((0, m))))
+
+    for f in (of_batch, lambda a: jnp.sum(jaxqr.lstsq(a, jnp.zeros((0, m, 2))).x)):
+        np.testing.assert_array_equal(jax.grad(f)(a), np.zeros(shape))
+        np.testing.assert_array_equal(jax.jacfwd(f)(a), np.zeros(shape))

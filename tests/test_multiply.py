@@ -1,5 +1,6 @@
 """qr_multiply and products of packed reflectors: values, derivatives, and no Q is formed."""
 
+import functools
 import itertools
 import re
 
@@ -296,3 +297,40 @@ def test_packed_reflectors_are_differentiable_in_every_argument(multiply, dtype)
 def test_errors(shape, options, message):
     with pytest.raises(ValueError, match=f"qr_multiply: {message}"):
         jaxqr.qr_multiply(np.ones((2, 5, 3)), np.ones(shape), **options)
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("adjoint", [True, False])
+@pytest.mark.parametrize("batch", [((), ()), ((), (2,)), ((2,), ()), ((2, 1), (3,))], ids=str)
+def test_householder_multiply_takes_vectors_and_batches_that_broadcast(batch, left, adjoint):
+    h, tau = jaxqr.qr(normal((*batch[0], 5, 3), "complex128"), "raw")
+    h = h.mT
+    q = householder_full(h, tau)
+    q = np.conj(np.swapaxes(q, -1, -2)) if adjoint else q
+    c = normal((*batch[1], *((5, 2) if left else (2, 5))), "complex128", seed=1)
+    v = normal((5,), "complex128", seed=2)
+    f = functools.partial(jaxqr.householder_multiply, left=left, adjoint=adjoint)
+    got, want = f(h, tau, c), q @ c if left else c @ q
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, atol=1e-13)
+    np.testing.assert_allclose(f(h, tau, v), q @ v if left else v @ q, atol=1e-13)
+    moved = jax.grad(lambda v: jnp.sum(f(h, tau, v).real))(jnp.asarray(v))
+    by_ones = np.ones(5) @ q if left else q @ np.ones(5)
+    np.testing.assert_allclose(moved, by_ones.reshape(-1, 5).sum(axis=0), atol=1e-13)
+
+
+def householder_full(h, tau):
+    """The whole Q of packed reflectors."""
+    below = jnp.zeros((*h.shape[:-1], h.shape[-2] - h.shape[-1]), h.dtype)
+    square = jnp.concatenate([h, below], axis=-1)
+    return np.asarray(jaxqr.householder_product(square, tau))
+
+
+def test_q_of_a_complex_lq_from_its_reflectors():
+    a = normal((3, 5), "complex128")
+    (_, q), (h, tau) = jaxqr.lq(a), jaxqr.lq(a, "raw")
+    c = normal((2, 5), "complex128", seed=1)
+    np.testing.assert_allclose(jaxqr.householder_product(h.mT, tau.conj()).mT, q, atol=1e-14)
+    whole = jaxqr.lq(a, "complete").Q
+    product = jaxqr.householder_multiply(h.mT, tau.conj(), c.mT).mT
+    np.testing.assert_allclose(product, c @ whole, atol=1e-13)

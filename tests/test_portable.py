@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
+import jaxqr
 from foreign_platform import difference, run
 from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p, ormqr_p
 from jaxqr._lowering import portable
@@ -186,3 +187,18 @@ def test_portable_pivoting_reveals_the_rank():
     _, size = judged(a)
     assert np.all(size[3:] < 1e-14 * size[0])
     assert np.all(size[:3] > 1e-2 * size[0])
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0, complex(-0.0, 0.0), complex(0.0, -0.0)])
+def test_a_pivot_of_zero_has_the_sign_that_lapack_gives_it(zero):
+    a = normal((4, 3), np.asarray(zero).dtype)
+    a[0, 0] = a[0, 1] = zero
+    a[:, 1] *= 9.0
+    (want, _), _ = scipy.linalg.qr(a, mode="raw")
+    (want_pivoted, _), _, p = scipy.linalg.qr(a, mode="raw", pivoting=True)
+    np.testing.assert_allclose(portable.geqrf(jnp.asarray(a))[0], want, atol=1e-13)
+    h, _, order = portable.geqp3(jnp.asarray(a))
+    np.testing.assert_array_equal(order, p)
+    np.testing.assert_allclose(h, want_pivoted, atol=1e-13)
+    r = jaxqr.qr(a, "r")
+    np.testing.assert_allclose(r, np.triu(want)[:3], atol=1e-13)

@@ -8,13 +8,17 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
+from jax.core import min_dim
 
 # jaxlib has no public door to LAPACK's geqrf and geqp3. This module is undocumented, but stands
 # unchanged from jaxlib 0.10 to 0.12.
 from jaxlib import lapack
 
+from jaxqr._algebra import column_scale
+from jaxqr._lowering import native
 from jaxqr._lowering.call import Result, call
+from jaxqr._settings import wide_dtypes_exist
 
 
 class Library:
@@ -36,7 +40,23 @@ class Library:
         )
 
     def geqp3(self, a: Array) -> list[Array]:
-        """Factor with column pivoting: (h, tau, p), p counted from 0."""
+        """Factor with column pivoting: (h, tau, p), p counted from 0.
+
+        Where columns of single precision differ so much that squares leave its range, LAPACK
+        mistakes their norms; double precision, where it exists, has the range.
+        """
+        wide = np.promote_types(a.dtype, np.float64)
+        if a.dtype == wide or not wide_dtypes_exist():
+            return self._geqp3(a)
+        smallest = jnp.max(column_scale(a), axis=-1) > 2.0**40
+
+        def widen() -> list[Array]:
+            h, tau, p = self._geqp3(a.astype(wide))
+            return [h.astype(a.dtype), tau.astype(a.dtype), p]
+
+        return lax.cond(jnp.any(smallest), widen, lambda: self._geqp3(a))
+
+    def _geqp3(self, a: Array) -> list[Array]:
         # zero means that a column is free to move; LAPACK counts from 1
         free = jnp.zeros((*a.shape[:-2], a.shape[-1]), jnp.int32)
         h, jpvt, tau = call(
@@ -73,16 +93,21 @@ class Library:
 
 def _tau(a: Array) -> Result:
     *batch, m, n = a.shape
-    return Result((*batch, min(m, n)), a.dtype)
+    return Result((*batch, min_dim(m, n)), a.dtype)
 
 
 def _lapack_target(routine: str, dtype: np.dtype) -> str:
     if jnp.issubdtype(dtype, jnp.complexfloating) and routine.startswith("or"):
         routine = "un" + routine[2:]  # orthogonal for real, unitary for complex matrices
-    # fetches SciPy's LAPACK pointers, once: hence here and not on import
+    # fetches SciPy's LAPACK pointers, once: hence here, where there are kernels, and not on import
     return lapack.prepare_lapack_call(f"{routine}_ffi", dtype)
 
 
 LAPACK = Library("LAPACK", _lapack_target)
 CUSOLVER = Library("cuSOLVER", lambda routine, dtype: f"cusolver_{routine}_ffi")
 HIPSOLVER = Library("hipSOLVER", lambda routine, dtype: f"hipsolver_{routine}_ffi")
+
+if not native.REGISTERED[0]:
+    # A program that was compiled elsewhere and is loaded here calls LAPACK with no lowering before,
+    # and jaxlib does not look whether it has the pointers.
+    lapack.prepare_lapack_call("geqrf_ffi", np.dtype("float32"))

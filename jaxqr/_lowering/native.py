@@ -62,23 +62,43 @@ def compute(
 
 @functools.cache
 def _load() -> tuple[str | None, str]:
-    """Load the build for this processor and register its calls: its name, or why there is none."""
+    """Give the kernels SciPy's routines: the name of the build, or why there is none in use."""
+    name, reason = REGISTERED
+    try:
+        if name is not None:
+            _library(name).jaxqr_set_routines(routines.addresses())
+    except (ImportError, KeyError) as error:
+        if os.environ.get("JAXQR_NATIVE", "") == "require":
+            raise ImportError(f"jaxqr: JAXQR_NATIVE=require, but {error}") from error
+        return None, str(error)
+    return name, reason
+
+
+def _register() -> tuple[str | None, str]:
+    """Register the calls of the build for this processor: its name, or why there is none.
+
+    On import, as a program that was compiled elsewhere may be loaded without a lowering here.
+    """
     wanted = os.environ.get("JAXQR_NATIVE", "")
     if wanted == "0":
         return None, "JAXQR_NATIVE=0"
     try:
         name = _choose()
-        library = ctypes.CDLL(str(_path(name)))
-        library.jaxqr_set_routines(routines.addresses())
+        library = _library(name)
+        library.jaxqr_set_routines(routines.stand_ins(library.jaxqr_set_routines))
         for target in TARGETS:
             handler = jax.ffi.pycapsule(getattr(library, target))
             jax.ffi.register_ffi_target(target, handler, platform="cpu")
             jax.ffi.register_ffi_target_as_batch_partitionable(target)
-    except (OSError, AttributeError, KeyError, RuntimeError) as error:
+    except (OSError, AttributeError, RuntimeError) as error:
         if wanted == "require":
             raise ImportError(f"jaxqr: JAXQR_NATIVE=require, but {error}") from error
         return None, str(error).replace(f"{FOLDER}/", "")
     return name, ""
+
+
+def _library(name: str) -> ctypes.CDLL:
+    return ctypes.CDLL(str(_path(name)))
 
 
 def _path(name: str) -> Path:
@@ -90,12 +110,13 @@ def _path(name: str) -> Path:
 
 def _choose() -> str:
     """The name of the best build for this processor; the baseline build knows the processor."""
-    best = ctypes.CDLL(str(_path(INSTRUCTION_SETS[0]))).jaxqr_instruction_set()
+    best = _library(INSTRUCTION_SETS[0]).jaxqr_instruction_set()
     wanted = os.environ.get("JAXQR_INSTRUCTION_SET", INSTRUCTION_SETS[best])
     if wanted not in INSTRUCTION_SETS[: best + 1]:
         raise OSError(f"JAXQR_INSTRUCTION_SET={wanted} is none of {INSTRUCTION_SETS[: best + 1]}")
     return wanted
 
 
+REGISTERED = _register()
 if os.environ.get("JAXQR_NATIVE", "") == "require":
     _load()  # fails here rather than in the middle of a program

@@ -11,7 +11,8 @@ from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array, export, lax
+from jax.core import min_dim
 
 from jaxqr._algebra import H, mm, where
 from jaxqr._reflectors import apply_block, apply_reflectors, form_reflectors, take_rows
@@ -69,7 +70,9 @@ def in_stages(
     operations needed, so it costs half as much again.
     """
     *_, n, m = at.shape
-    k = min(m, n)
+    k = min_dim(m, n)
+    if export.is_symbolic_dim(k):
+        return whole(at)
     steps = k // width * width if k < LARGE else k // 3 // width * width
     if steps == 0 or k <= small:
         return whole(at)
@@ -140,7 +143,9 @@ def _reflector(x: Array, norm: Array, j: Array) -> _Reflector:
     alpha, below = _entry(x, j, -1), where(place > j, x)
     trivial = jnp.all(below == 0, axis=-1, keepdims=True) & (jnp.imag(alpha) == 0)
     one = lax.full_like(alpha, 1)
-    beta = where(jnp.real(alpha) >= 0, -norm, norm).astype(x.dtype)
+    real = jnp.real(alpha)
+    negative = where(real == 0, 1 / real, real) < 0  # -0.0 is, as for LAPACK
+    beta = where(negative, norm, -norm).astype(x.dtype)
     tau = where(trivial, lax.full_like(alpha, 0), (beta - alpha) / where(trivial, one, beta))
     v = below / where(trivial, one, alpha - beta)
     return _Reflector(where(place == j, lax.full_like(v, 1), v), tau, where(trivial, alpha, beta))
@@ -155,7 +160,7 @@ def _one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -> Factors
     The norms of the columns are computed anew in every step: that costs as much as the step.
     """
     *batch, n, m = at.shape
-    k = min(m, n)
+    k = min_dim(m, n)
     column, row = places(at, -2), places(at, -1)
 
     def step(i: Array, state: Factors) -> Factors:
@@ -166,7 +171,8 @@ def _one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -> Factors
             candidates = where(column >= i, norms, lax.full_like(norms, -1))
             best = jnp.argmax(candidates, axis=-2, keepdims=True).astype(jnp.int32)
             chosen = column == best
-            x, norm = (jnp.sum(where(chosen, y), axis=-2, keepdims=True) for y in (at, norms))
+            x = take_rows(at, best[..., 0])  # a sum over what is chosen would lose the sign of -0.0
+            norm = take_rows(norms, best[..., 0])
             at = where(~chosen, at, _entry(at, i, -2))
             p = _exchange(p, i, best[..., 0])
         else:

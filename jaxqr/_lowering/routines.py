@@ -4,9 +4,14 @@ Nothing but SciPy is imported, and only when the addresses are asked for: it is 
 """
 
 import ctypes
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any
 
-# For each of the dtypes s, d, c, z, in the order in which the library takes them.
-ROUTINES = ("gemm", "trsm")
+# For each of the dtypes s, d, c, z, in the order in which the library takes them, with the number
+# of arguments: pointers, all of them.
+ROUTINES = {"gemm": 13, "trsm": 11}
 
 
 def addresses() -> ctypes.Array:
@@ -28,3 +33,38 @@ def addresses() -> ctypes.Array:
             capsule = table[letter + routine]
             found.append(pointer_of(capsule, name_of(capsule)))
     return (ctypes.c_void_p * len(found))(*found)
+
+
+def stand_ins(install: Callable[[ctypes.Array], None]) -> ctypes.Array:
+    """An array in the place of `addresses`, of routines that find SciPy when they are called.
+
+    A program that was compiled elsewhere and is loaded here calls the kernels with no Python of
+    ours in between. So the kernels have these from the beginning: the first call imports SciPy,
+    lets `install` set the true addresses and passes its arguments on.
+    """
+    made: list[Any] = []
+    for count in 4 * tuple(ROUTINES.values()):
+        prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count)
+        made.append(prototype(_stand_in(install, len(made), prototype)))
+    _kept.extend(made)
+    return (ctypes.c_void_p * len(made))(*(ctypes.cast(x, ctypes.c_void_p) for x in made))
+
+
+_kept: list[object] = []  # as long as the library, which may call them
+
+
+def _stand_in(
+    install: Callable[[ctypes.Array], None], index: int, prototype: Callable[..., Callable]
+) -> Callable[..., None]:
+    """The routine of this index in `addresses`."""
+
+    def call(*arguments: int | None) -> None:
+        try:
+            found = addresses()
+            install(found)
+            prototype(found[index])(*arguments)
+        except BaseException:  # of the caller none can be told, who would take anything for results
+            traceback.print_exc()
+            os.abort()
+
+    return call

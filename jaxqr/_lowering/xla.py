@@ -4,6 +4,7 @@ The expansion exists on every back end; XLA's batch is the leading dimensions, i
 """
 
 from jax import Array
+from jax.core import min_dim
 
 from jaxqr._algebra import column_scale, row_minus_column, scaled, unscaled, where
 from jaxqr._lowering.call import Result, call
@@ -17,7 +18,7 @@ class Expander:
     def geqrf(self, a: Array) -> list[Array]:
         """Factor: (h, tau)."""
         *batch, m, n = a.shape
-        results = [Result(a.shape, a.dtype), Result((*batch, min(m, n)), a.dtype)]
+        results = [Result(a.shape, a.dtype), Result((*batch, min_dim(m, n)), a.dtype)]
         # XLA squares entries as they are: where a column's squares underflow, complex reflectors
         # are silently not unitary. A power of two for each column changes R and nothing else.
         scale = column_scale(a)

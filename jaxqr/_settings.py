@@ -1,0 +1,85 @@
+"""JAX's settings, held fixed wherever the package's own code is traced.
+
+A lowering is traced when a program is compiled, a derivative rule when it is differentiated: both
+perhaps outside of the context, such as ``jax.enable_x64``, in which a function of ours was called.
+What they compute is fixed by their operands, so they run in a context of their own: that of the
+tests, the strictest one, in which every dtype exists.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any
+
+import jax
+from jax import Array, export
+
+
+@contextmanager
+def fixed(values: Iterable[Any] = ()) -> Iterator[None]:
+    """The context of lowerings and rules.
+
+    Args:
+        values: arrays, types of arrays, or sequences of them. If one has a symbolic size,
+            dtypes of 64 bits exist if they do for the caller: in them or not programs that are
+            exported hold the sizes.
+    """
+    with (
+        jax.enable_x64(wide_dtypes_exist() if _symbolic(values) else True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+        jax.default_matmul_precision("highest"),
+    ):
+        yield
+
+
+def settled(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule, run in that context."""
+
+    @wraps(rule)
+    def run(*args: Any, **params: Any) -> Any:
+        with fixed(args):
+            return rule(*args, **params)
+
+    return run
+
+
+@contextmanager
+def calling(function: str, *arrays: Array) -> Iterator[None]:
+    """The context of a call of a public function.
+
+    Errors name it, and the dtypes of `arrays` exist: arrays of 64 bits a number are what they are
+    also where ``jax_enable_x64`` is off, if they were made in a context where it was on. (NumPy's
+    become arrays of 32 bits there.)
+    """
+    wide = any(x.dtype.itemsize > (8 if x.dtype.kind == "c" else 4) for x in arrays)
+    token = _function.set(function)
+    try:
+        with jax.enable_x64(True) if wide and not wide_dtypes_exist() else nullcontext():
+            yield
+    finally:
+        _function.reset(token)
+
+
+def caller(name: str) -> str:
+    """The public function that is called, or `name` if none is."""
+    return _function.get() or name
+
+
+_function: ContextVar[str] = ContextVar("function", default="")
+
+
+def wide_dtypes_exist() -> bool:
+    """Whether there are dtypes of 64 bits in this context."""
+    return bool(jax.config.values["jax_enable_x64"])
+
+
+def _symbolic(values: Iterable[Any]) -> bool:
+    for x in values:
+        if isinstance(x, (list, tuple)):
+            if _symbolic(x):
+                return True
+        elif any(map(export.is_symbolic_dim, getattr(getattr(x, "aval", x), "shape", ()))):
+            return True
+    return False
