@@ -51,8 +51,14 @@ def lstsq(
             of `a`. As in NumPy 2's `solve`, `b` is a vector only if it has one dimension: of a
             batch of vectors (..., m) write ``lstsq(a, b[..., None])``, whose x has s = 1 too.
         rcond: diagonal entries of R of at most `rcond` times the largest do not count towards
-            the rank, and the rest of R is taken to be zero. By default the machine epsilon times
-            max(m, n).
+            the rank, and the rest of R is taken to be zero. By default every column (row, for
+            m < n) is judged by its own size, whatever the number of rows: it does not count if
+            what is left of it after those before it is at most 64 machine epsilons of the sum
+            of the magnitudes in its column of R, which rounding may leave of a dependent one.
+            (`numpy.linalg.lstsq` compares singular values with the largest one, times epsilon
+            times max(m, n), and `scipy.linalg.lstsq` times epsilon: columns in small units are
+            lost there, and with NumPy's in single precision all of long data. To compare with
+            the largest entry as they do, pass `rcond`.)
         pivoting: if False, the rank is taken to be min(m, n) without looking: quicker, and for
             dependent rows or columns without meaning. `rcond` must then be None.
         axis_name: the mesh axis, or a tuple of axes, along which the rows of a tall `a`, and those

@@ -75,8 +75,10 @@ def qr(
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
     All results but P are differentiable, any number of times, forward and reverse, where the
-    leading k columns (the permuted ones) are linearly independent. Where they are not, the
-    derivative is that of the columns which count by (8.3) and finite: with pivoting it is the
+    leading k columns (the permuted ones) are linearly independent. A column counts as dependent
+    if its diagonal entry of R is at most 64 machine epsilons of the sum of the magnitudes in its
+    own column of R, (8.3), which rounding may leave of one that is, at any number of rows.
+    Then the derivative is that of the columns which count, and finite: with pivoting it is the
     true first derivative of what depends on the range of `a` or on R^H R only, and the true
     higher ones in directions that keep the rank; without, what stands after a dependent column
     has none. A reflector with tau = 0, about which LAPACK's own choice

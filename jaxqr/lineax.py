@@ -54,8 +54,8 @@ class PivotedQR(lx.AbstractLinearSolver[_State]):
 
     Args:
         rcond: diagonal entries of R of at most `rcond` times the largest do not count towards
-            the rank. By default the machine epsilon times the larger dimension. A Python number:
-            it is part of the program.
+            the rank. By default every column is judged by its own size, as in `jaxqr.lstsq`. A
+            Python number: it is part of the program.
 
     Raises:
         ValueError: if `rcond` is negative or not finite.
