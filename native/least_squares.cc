@@ -13,8 +13,8 @@ void add_squares(const S* x, long count, long s, RealOf<S>* to) {
   }
 }
 
-// Add 0 to the residual of each column whose x is finite, else NaN: where the matrix has no rows but
-// those of R, nothing else of what is not finite comes to its residual.
+// Add 0 to the residual of each column whose x is finite, else NaN: where the matrix has no rows
+// but those of R, nothing else of what is not finite comes to its residual.
 template <class S>
 void mark_not_finite(const LstsqProblem<S>& one) {
   for (long i = 0; i < one.n; ++i) {
@@ -67,6 +67,14 @@ void solve_empty(const LstsqProblem<S>& problem) {
   }
 }
 
+// Memory for what pivoting finds.
+template <class S>
+void take_row_spaces(CodProblem<S>& cod, Workspace& workspace) {
+  cod.p = workspace.take<int32_t>(cod.batch * cod.n);
+  cod.hz = workspace.take<S>(cod.batch * cod.n * cod.n);
+  cod.tauz = workspace.take<S>(cod.batch * cod.n);
+}
+
 // By the decomposition: pivoting is as quick as its absence unless columns are few.
 template <class S>
 void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
@@ -79,11 +87,7 @@ void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
   cod.h = workspace.take<S>(batch * m * n);
   cod.tau = workspace.take<S>(batch * n);
   cod.rank = problem.rank;
-  if (problem.pivoting) {
-    cod.p = workspace.take<int32_t>(batch * n);
-    cod.hz = workspace.take<S>(batch * n * n);
-    cod.tauz = workspace.take<S>(batch * n);
-  }
+  if (problem.pivoting) take_row_spaces(cod, workspace);
   decompose(cod, pool);
   S* c = workspace.take<S>(batch * m * s);
   multiply_q(batch, m, n, cod.h, cod.tau, s, true, problem.b, c, pool);
@@ -170,9 +174,7 @@ void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
     cod.a = cod.h;
     cod.h = workspace.take<S>(batch * n * n);
     cod.tau = workspace.take<S>(batch * n);
-    cod.p = workspace.take<int32_t>(batch * n);
-    cod.hz = workspace.take<S>(batch * n * n);
-    cod.tauz = workspace.take<S>(batch * n);
+    take_row_spaces(cod, workspace);
     decompose(cod, pool);
     for (long i = 0; i < batch * n; ++i) cod.p[i] = order[i / n * n + cod.p[i]];
     S* product = workspace.take<S>(batch * n * s);

@@ -52,6 +52,41 @@ class Pool {
   virtual void schedule(std::function<void()> task) = 0;
 };
 
+// What the threads of a loop share. It outlives the loop in tasks that start late.
+struct LoopState {
+  explicit LoopState(long count) : count(count) {}
+
+  const long count;
+  std::atomic<long> next{0}, done{0};
+  std::exception_ptr error;  // the first; under the mutex until all is done
+  std::mutex mutex;
+  std::condition_variable finished;
+
+  bool all_done() const { return done.load() >= count; }
+
+  void add_done(long bodies) {
+    if (bodies == 0 || done.fetch_add(bodies) + bodies != count) return;
+    std::lock_guard<std::mutex> lock(mutex);
+    finished.notify_all();
+  }
+
+  void keep_error(std::exception_ptr thrown) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (!error) error = thrown;
+  }
+
+  void wait() {
+    for (int spin = 0; spin < 2000 && !all_done(); ++spin) {
+#if defined(__x86_64__)
+      _mm_pause();  // the last block is likely to end before a sleep would begin
+#endif
+    }
+    if (all_done()) return;
+    std::unique_lock<std::mutex> lock(mutex);
+    finished.wait(lock, [this] { return all_done(); });
+  }
+};
+
 // Run body(i) for every i in [0, count), in any order, on the pool and on the calling thread.
 //
 // The caller works through the blocks itself and waits for blocks that were begun, never for a
@@ -66,34 +101,20 @@ void parallel_for(Pool& pool, long count, const Body& body) {
     for (long i = 0; i < count; ++i) body(i);
     return;
   }
-  struct State {
-    std::atomic<long> next{0}, done{0};
-    std::exception_ptr error;  // the first; under the mutex until all is done
-    long count;
-    const Body* body;
-    std::mutex mutex;
-    std::condition_variable finished;
-  };
-  auto state = std::make_shared<State>();
-  state->count = count;
-  state->body = &body;
-  auto work = [state] {
+  auto state = std::make_shared<LoopState>(count);
+  auto work = [state, bodies = &body] {
     long taken = 0;
     {
       ExactDenormals mode;
       for (long i; (i = state->next.fetch_add(1)) < state->count; ++taken) {
         try {
-          (*state->body)(i);
+          (*bodies)(i);
         } catch (...) {
-          std::lock_guard<std::mutex> lock(state->mutex);
-          if (!state->error) state->error = std::current_exception();
+          state->keep_error(std::current_exception());
         }
       }
     }
-    if (taken && state->done.fetch_add(taken) + taken == state->count) {
-      std::lock_guard<std::mutex> lock(state->mutex);
-      state->finished.notify_all();
-    }
+    state->add_done(taken);
   };
   try {
     for (long i = 0; i < helpers; ++i) pool.schedule(work);
@@ -101,16 +122,7 @@ void parallel_for(Pool& pool, long count, const Body& body) {
     // tasks that wait in the queue point to the body: it must not end before they are of no use
   }
   work();
-  const auto all_done = [&] { return state->done.load() >= count; };
-  for (int spin = 0; spin < 2000 && !all_done(); ++spin) {
-#if defined(__x86_64__)
-    _mm_pause();  // the last block is likely to end before a sleep would begin
-#endif
-  }
-  if (!all_done()) {
-    std::unique_lock<std::mutex> lock(state->mutex);
-    state->finished.wait(lock, all_done);
-  }
+  state->wait();
   if (state->error) std::rethrow_exception(state->error);
 }
 

@@ -213,8 +213,8 @@ extern "C" long test_throwing_body(long count) {
   return -1;
 }
 
-// The bytes that `count` threads keep together after each has had three nested workspaces of `bytes`
-// while all others had theirs.
+// The bytes that `count` threads keep together after each has had three nested workspaces of
+// `bytes` while all others had theirs.
 extern "C" long test_kept_bytes(long count, long bytes) {
   std::atomic<long> full{0}, idle{0}, kept{-1};
   const auto work = [&] {
