@@ -45,7 +45,7 @@ def settled(rule: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-class calling:  # noqa: N801: a context manager, for which a generator takes twice the time
+class calling:  # a generator would take twice the time
     """The context of a call of a public function.
 
     Errors name it, and the dtypes of `arrays` exist: arrays of 64 bits a number are what they are
