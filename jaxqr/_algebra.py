@@ -96,7 +96,11 @@ def diagonal(x: Array) -> Array:
 def extended(x: Array, size: int, axis: int) -> Array:
     """`x` with zeros after its entries along an axis (a negative number), so that it has `size`."""
     more = size - x.shape[axis]
-    if export.is_symbolic_dim(more):  # concatenated, its type would not have the size
+    aval = jax.typeof(x)
+    sharded = any(entry is not None for entry in aval.sharding.spec)
+    # Concatenated, its type would not have a symbolic size, and zeros would have to be sharded.
+    # (Padded, the transpose would need the context in which x has its dtype.)
+    if export.is_symbolic_dim(more) or sharded or aval.manual_axis_type.varying:
         return _padded(x, axis, 0, more)
     shape = list(x.shape)
     shape[axis] = more

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from jaxqr._batching import partition, vary_alike
@@ -80,6 +81,8 @@ def common(*arrays: Array) -> tuple[list[Array], np.dtype]:
 
 def whole(function: str, name: str, x: Array, ndim: int = 2) -> None:
     """Raise if the last `ndim` dimensions of `x` are sharded over an explicit mesh."""
+    if not isinstance(x, jax.core.Tracer) and not isinstance(x.sharding, NamedSharding):
+        return
     aval = jax.typeof(x)
     if any(axis is not None for axis in partition(aval)[x.ndim - ndim :]):
         raise ValueError(

@@ -7,7 +7,7 @@ tests, the strictest one, in which every dtype exists.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
 from typing import Any
@@ -45,21 +45,31 @@ def settled(rule: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-@contextmanager
-def calling(function: str, *arrays: Array) -> Iterator[None]:
+class calling:  # a generator would take twice the time
     """The context of a call of a public function.
 
     Errors name it, and the dtypes of `arrays` exist: arrays of 64 bits a number are what they are
     also where ``jax_enable_x64`` is off, if they were made in a context where it was on. (NumPy's
     become arrays of 32 bits there.)
     """
-    wide = any(x.dtype.itemsize > (8 if x.dtype.kind == "c" else 4) for x in arrays)
-    token = _function.set(function)
-    try:
-        with jax.enable_x64(True) if wide and not wide_dtypes_exist() else nullcontext():
-            yield
-    finally:
-        _function.reset(token)
+
+    def __init__(self, function: str, *arrays: Array) -> None:
+        """Take the function's name and its arguments."""
+        self._name = function
+        wide = any(x.dtype.itemsize > (8 if x.dtype.kind == "c" else 4) for x in arrays)
+        self._x64 = jax.enable_x64(True) if wide and not wide_dtypes_exist() else None
+
+    def __enter__(self) -> None:
+        """Set both."""
+        self._token = _function.set(self._name)
+        if self._x64 is not None:
+            self._x64.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        """Set both back."""
+        if self._x64 is not None:
+            self._x64.__exit__(*error)
+        _function.reset(self._token)
 
 
 def caller(name: str) -> str:

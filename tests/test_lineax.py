@@ -161,7 +161,7 @@ def test_rcond_decides_on_the_rank():
         (np.inf, ValueError, "inf"),
         ("small", TypeError, "str"),
         (True, TypeError, "bool"),
-        (jnp.ones(()), TypeError, "ArrayImpl"),
+        (jnp.ones(2), TypeError, "ArrayImpl"),
     ],
 )
 def test_an_rcond_without_meaning(rcond, error, got):

@@ -251,9 +251,7 @@ def factorization(library, rng):
     dtype, batch, m, n = problem(rng)
     info, transposed, pivoting = np.finfo(dtype), rng.random() < 0.5, int(rng.choice(PIVOTING))
     a, regular = matrices(rng, dtype, batch, m, n)
-    names = (
-        ["q", "r", "h", "tau"] + ["p"] * (pivoting != NONE) + ["q_full"] * (n < m < 400)
-    )
+    names = ["q", "r", "h", "tau"] + ["p"] * (pivoting != NONE) + ["q_full"] * (n < m < 400)
     chosen = names if rng.random() < 0.5 else [x for x in names if rng.random() < 0.5]
     memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
     before = memory.copy()
