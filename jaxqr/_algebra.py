@@ -80,7 +80,7 @@ def identity_like(x: Array) -> Array:
 
 def imaginary_dg(x: Array) -> Array:
     """The imaginary part of the diagonal, as a complex matrix, of complex `x`."""
-    return dg(lax.complex(jnp.zeros_like(x.real), x.imag))
+    return dg((x - x.conj()) * 0.5)
 
 
 def real_diagonal(x: Array) -> Array:
@@ -187,6 +187,14 @@ def scaled(x: Array, scale: Array) -> Array:
     if jnp.iscomplexobj(x):
         return lax.complex(x.real * scale, x.imag * scale)
     return x * scale
+
+
+def times(x: Array, scale: Array) -> Array:
+    """Multiply by a real scale, in rules: JAX's transposes of parts depend on the context.
+
+    A complex product may change the sign of a zero, which matters to a factorization only.
+    """
+    return x * scale.astype(x.dtype)
 
 
 def unscaled(x: Array, scale: Array) -> Array:

@@ -26,9 +26,8 @@ from jaxqr._algebra import (
     middle_scale,
     mm,
     real_diagonal,
-    scaled,
+    times,
     triu,
-    unscaled,
     where,
 )
 from jaxqr._arguments import Pivoting
@@ -273,7 +272,7 @@ def _tangents(
     m, n = da.shape[-2:]
     k = values["r"].shape[-2]
     scale = middle_scale(values["r"])
-    r, da = scaled(values["r"], scale), scaled(da, scale)
+    r, da = times(values["r"], scale), times(da, scale)
     counts = independent(r, pivoted=point.pivoted)
     triangle = restrict(r, counts)
     c = point.apply(da if "r" in outputs else da[..., :k], adjoint=True)
@@ -281,7 +280,7 @@ def _tangents(
     omega = skw(e)
     tangents = {}
     if "r" in outputs:
-        dr = triu(real_diagonal(unscaled(c - mm(omega, r), scale)))
+        dr = triu(real_diagonal(times(c - mm(omega, r), 1 / scale)))
         tangents["r"] = where(counts.mT, dr) if point.pivoted else dr
     if "y" not in outputs:
         return tangents

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxqr._algebra import column_scale, mm, scaled, unscaled
+from jaxqr._algebra import column_scale, mm, times
 from jaxqr._cod import Decomposition, core_shapes, decompose
 from jaxqr._linear import products
 from jaxqr._primitive import (
@@ -153,11 +153,11 @@ def _solve_rule(inverse: Inverse, y: Array, v: Array, da: Array, dv: Array) -> A
     rest = v - mm(inverse.a, y)
     # of its own size: A may be of any, and gram has the square of A's exponents
     scale = inverse.scale_of(rest)
-    left = [scaled(rest, scale)]
+    left = [times(rest, scale)]
     if inverse.pivoting:
         left.append(inverse.solve_adjoint(y))
     (da_y,), (ha_rest, *ha_z) = _products(inverse, da, [y], left)
-    out = inverse.solve(dv - da_y) + unscaled(inverse.gram(ha_rest), scale)
+    out = inverse.solve(dv - da_y) + times(inverse.gram(ha_rest), 1 / scale)
     return out + inverse.null(ha_z[0]) if inverse.pivoting else out
 
 
@@ -167,11 +167,11 @@ def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Arr
     if inverse.pivoting:
         null = inverse.null(u)
         scale = column_scale(null)
-        right.append(scaled(null, scale))
+        right.append(times(null, scale))
     (da_y, *da_null), (ha_z,) = _products(inverse, da, right, [z])
     inner = du - ha_z
     if inverse.pivoting:
-        inner += unscaled(inverse.solve(da_null[0]), scale)
+        inner += times(inverse.solve(da_null[0]), 1 / scale)
     return da_y - mm(inverse.a, inverse.solve(da_y)) + inverse.solve_adjoint(inner)
 
 

@@ -18,18 +18,19 @@ from jax import Array, lax
 
 from jaxqr._algebra import (
     H,
+    beside,
     dg,
     exceeds,
+    extended,
     identity_like,
     imaginary_dg,
     middle_scale,
     mm,
     real_diagonal,
     row_minus_column,
-    scaled,
     slo,
+    times,
     triu,
-    unscaled,
     where,
 )
 from jaxqr._reflectors import reflectors
@@ -132,17 +133,17 @@ def thin_jvp(
     """
     m, n = rows or da.shape[-2], da.shape[-1]
     scale = middle_scale(r)
-    r = scaled(r, scale)
+    r = times(r, scale)
     counts = independent(r, pivoted=pivoted)
     triangle = restrict(r, counts)
     rule = _wide_jvp if exceeds(n, m) else partial(_deep_jvp, total=total or _whole)
-    tangents = rule(q, r, scaled(da, scale), counts, triangle, outputs)
+    tangents = rule(q, r, times(da, scale), counts, triangle, outputs)
 
     def finish(name: str) -> Array:
         tangent = tangents[name]()
         if name == "q":
             return tangent
-        tangent = triu(real_diagonal(unscaled(tangent, scale)))
+        tangent = triu(real_diagonal(times(tangent, 1 / scale)))
         return where(counts.mT, tangent) if pivoted else tangent
 
     return [finish(name) for name in outputs]
@@ -201,7 +202,7 @@ def thin_vjp(
     """
     m, n = q.shape[-2], r.shape[-1]
     scale = middle_scale(r)
-    r = scaled(r, scale)
+    r = times(r, scale)
     counts = independent(r, pivoted=pivoted)
     triangle = restrict(r, counts)
     if rbar is not None:
@@ -222,12 +223,12 @@ def _deep_vjp(
 ) -> Array:
     big_m = _sum(
         None if rbar is None else mm(r, H(rbar)),
-        None if qbar is None else -scaled(mm(H(qbar), q), scale),
+        None if qbar is None else -times(mm(H(qbar), q), scale),
     )
     ebar = where(counts, cpl(big_m), rbar)
     if qbar is None:  # a solve with n rows instead of m
         return mm(q, solve_right_adjoint(ebar, triangle))
-    bbar = scaled(where(counts, qbar), scale) + mm(q, ebar)
+    bbar = times(where(counts, qbar), scale) + mm(q, ebar)
     return solve_right_adjoint(bbar, triangle)
 
 
@@ -242,7 +243,7 @@ def _wide_vjp(
 ) -> Array:
     m, n = r.shape[-2:]
     x = _sum(
-        None if qbar is None else scaled(mm(H(q), qbar), scale),
+        None if qbar is None else times(mm(H(q), qbar), scale),
         None if rbar is None else -mm(rbar, H(r)),
     )
     y = solve_right_adjoint(where(counts, skw_adjoint(x)), triangle)
@@ -272,10 +273,11 @@ def completion_jvp(q: Array, h: Array, dq: Array) -> Array:
     v = reflectors(h, n)
     z = solve(v[..., :n, :], v[..., n:, :], left=False, lower=True, unit=True)
     y = q + mm(q - identity_like(q), mm(H(z), z))
-    y = jnp.concatenate([y[..., :n, :], y[..., n:, :] + z], axis=-2)
-    # split, not sliced: the transpose of a slice asks for a dtype that perhaps is not known there
-    top, below = jnp.split(dq, [n], axis=-2)
-    f = below - mm(z, top)
+    m = q.shape[-2]
+    y = beside(y[..., :n, :].mT, (y[..., n:, :] + z).mT, m).mT
+    # [-Z I] dQ: of slices the transposes ask for a dtype or a size that perhaps is not known there
+    minus_z = -extended(z, m, -1)
+    f = mm(minus_z + (row_minus_column(minus_z) == -n).astype(z.dtype), dq)
     # not as one product of stacked blocks: JAX could not see that it is linear (12.3)
     return mm(dq, H(z)) - mm(y, H(f))
 
