@@ -145,9 +145,8 @@ def middle_scale(r: Array) -> Array:
     Returns:
         The powers, real, of shape (..., 1, 1), constant to derivatives.
     """
-    size = _magnitude(r)
-    positive = (row_minus_column(size) == 0) & (size > 0)
-    inverse = where(positive, 1 / size)
+    size = jnp.max(_magnitude(r), axis=-2, keepdims=True)
+    inverse = where(size > 0, 1 / size)
     zero = lax.full((), 0, size.dtype)
 
     def larger(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, Array]:

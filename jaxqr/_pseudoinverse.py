@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad
 
-from jaxqr._algebra import column_scale, mm, times
+from jaxqr._algebra import column_scale, mm, times, where
 from jaxqr._cod import Decomposition, core_shapes, decompose
 from jaxqr._linear import products
 from jaxqr._primitive import (
@@ -35,6 +35,8 @@ class Inverse(Protocol):
     def a(self) -> Array: ...
     @property
     def pivoting(self) -> bool: ...
+    @property
+    def rank(self) -> Array: ...
     def solve(self, v: Array) -> Array: ...
     def gram(self, u: Array) -> Array: ...
     def solve_adjoint(self, u: Array) -> Array: ...
@@ -151,27 +153,32 @@ def _pseudoinverse_jvp(
 def _solve_rule(inverse: Inverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
     """(9.8): of y = A^+ v."""
     rest = v - mm(inverse.a, y)
-    # of its own size: A may be of any, and gram has the square of A's exponents
-    scale = inverse.scale_of(rest)
+    # both of size one: A may be of any, and gram and A^{+H} y have the square of its exponents
+    scale, own = inverse.scale_of(rest), column_scale(y)
     left = [times(rest, scale)]
     if inverse.pivoting:
-        left.append(inverse.solve_adjoint(y))
+        left.append(inverse.solve_adjoint(times(y, own)))
     (da_y,), (ha_rest, *ha_z) = _products(inverse, da, [y], left)
     out = inverse.solve(dv - da_y) + times(inverse.gram(ha_rest), 1 / scale)
-    return out + inverse.null(ha_z[0]) if inverse.pivoting else out
+    return out + times(inverse.null(ha_z[0]), 1 / own) if inverse.pivoting else out
 
 
 def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Array) -> Array:
     """(9.8) for the adjoint: of z = A^{+H} u."""
-    right = [inverse.solve(z)]
+    own = inverse.scale_of(z)
+    right = [inverse.solve(times(z, own))]
     if inverse.pivoting:
         null = inverse.null(u)
         scale = column_scale(null)
         right.append(times(null, scale))
     (da_y, *da_null), (ha_z,) = _products(inverse, da, right, [z])
+    da_y = times(da_y, 1 / own)
     inner = du - ha_z
     if inverse.pivoting:
-        inner += times(inverse.solve(da_null[0]), 1 / scale)
+        # zero at full rank; there what its transpose has in its place might overflow
+        from_null = times(inverse.solve(da_null[0]), 1 / scale)
+        deficient = (inverse.rank < inverse.a.shape[-1])[..., None, None]
+        inner += where(deficient, from_null)
     return da_y - mm(inverse.a, inverse.solve(da_y)) + inverse.solve_adjoint(inner)
 
 

@@ -53,7 +53,7 @@ struct Factors {
         counts(workspace.take<bool>(problem.k())),
         norms(workspace.take<T>(problem.k())),
         all(judge(problem)),
-        scale(find_scale(problem.k())),
+        scale(find_scale()),
         copies(copied_bytes(problem)) {
     const long k = problem.k(), n = problem.n;
     if (scale != 1) {
@@ -93,12 +93,13 @@ struct Factors {
   }
 
   // It brings the largest and the smallest column to the two sides of 1, where one is extreme.
-  T find_scale(long k) const {
+  T find_scale() const {
+    const long k = r.rows;
     if (std::all_of(norms, norms + k, [](T norm) { return scale_for(norm) == 1; })) return 1;
     T least = std::numeric_limits<T>::max(), most = 0;
-    for (long j = 0; j < k; ++j) {
+    for (long j = 0; j < r.cols; ++j) {
       T largest = 0;
-      for (long i = 0; i <= j; ++i) {
+      for (long i = 0; i < std::min(j + 1, k); ++i) {
         const S x = r(i, j);
         largest = std::max({largest, std::abs(std::real(x)), std::abs(std::imag(x))});
       }

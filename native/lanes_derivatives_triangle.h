@@ -189,9 +189,9 @@ class TriangleGroup {
   // The scale brings the largest and the smallest column to the two sides of 1.
   void find_scale() {
     Vector<T> least = broadcast(std::numeric_limits<T>::max()), most{};
-    for (long j = 0; j < k_; ++j) {
+    for (long j = 0; j < problem_.n; ++j) {
       Vector<T> largest{};
-      for (long i = 0; i <= j; ++i) {
+      for (long i = 0; i < std::min(j + 1, k_); ++i) {
         largest = maximum<T>(absolute<T>(r_(i, j).re), largest);
         if constexpr (kIsComplex<S>) largest = maximum<T>(absolute<T>(r_(i, j).im), largest);
       }

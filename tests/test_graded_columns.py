@@ -463,6 +463,8 @@ def test_solutions_are_right_entry_by_entry(shape, dtype, options):
     assert_columns(np.asarray(x)[one], want, factor=1e4)
     for d in grades(n, dtype)[:8]:
         assert np.all(np.asarray(rank(a * d, b)) == n)
+        if np.min(d) < 2.0**16 * np.finfo(dtype).tiny:
+            continue  # XLA flushes products of the tangent with numbers of size one
         rows = d[:, None]
         got = everything((a * d, b), (da * d, db), (xbar * rows, rbar))
         for got_x, y in ((got[0][0], x), (got[1][0], dx)):

@@ -174,11 +174,14 @@ def test_the_rank_counts_pivots_above_rcond_times_the_largest():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(6, 2), (2, 6), (3, 2)], ids=str)
-def test_the_default_rcond_is_the_machine_epsilon_times_the_larger_dimension(shape, dtype):
-    a = np.zeros((2, *shape), dtype)
-    limit = max(shape) * np.finfo(dtype).eps
-    a[:, 0, 0], a[:, 1, 1] = 1, [limit, 1.01 * limit]
-    np.testing.assert_array_equal(jaxqr.lstsq(a, np.ones(shape[:1], dtype)).rank, [1, 2])
+def test_by_default_64_epsilons_of_its_own_column_do_not_count(shape, dtype):
+    limit = 64 * np.finfo(dtype).eps
+    a = np.zeros((4, *shape), dtype)
+    a[:, 0, 0] = 1
+    # the second column, or row: a multiple of the first, and some more
+    a[(slice(None), *((0, 1) if shape[0] >= shape[1] else (1, 0)))] = [1, 1, 0, 0]
+    a[:, 1, 1] = [limit, 1.1 * limit, 2.0**-100, 0]
+    np.testing.assert_array_equal(jaxqr.lstsq(a, np.ones(shape[:1], dtype)).rank, [1, 2, 2, 1])
 
 
 def test_without_pivoting_the_rank_is_not_looked_for():

@@ -196,7 +196,7 @@ def test_by_default_columns_are_judged_by_their_own_size(dtype):
     x, _, rank = jaxqr.lstsq(a * sizes, b)
     assert rank == 4
     want = np.linalg.lstsq(a.astype(np.result_type(dtype, "float64")), b, rcond=None)[0]
-    np.testing.assert_allclose(x * sizes, want, rtol=1e4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(np.asarray(x) * sizes, want, rtol=1e4 * np.finfo(dtype).eps)
 
 
 def test_a_repeated_column_beside_a_tiny_one():

@@ -115,7 +115,10 @@ def test_calls_are_those_of_jax_itself(twin, shape, dtype):
     for platform in platforms:
         want = calls(lowered_for([platform], theirs, a))
         assert want
-        assert calls(lowered_for([platform], ours, a)) == want
+        got = calls(lowered_for([platform], ours, a))
+        assert [call for call in got if call in want] == want
+        # ours has one more: pivoted matrices of columns that differ too much are factored anew
+        assert ["geqrf" in call for call in got if call not in want] == [True] * (twin == "pivoted")
 
 
 @pytest.mark.parametrize("platform", PLATFORMS[1:])

@@ -47,16 +47,17 @@ class Library:
         """
         wide = np.promote_types(a.dtype, np.float64)
         if a.dtype == wide or not wide_dtypes_exist():
-            return self._geqp3(a)
+            return self.geqp3_of_even_columns(a)
         smallest = jnp.max(column_scale(a), axis=-1) > 2.0**40
 
         def widen() -> list[Array]:
-            h, tau, p = self._geqp3(a.astype(wide))
+            h, tau, p = self.geqp3_of_even_columns(a.astype(wide))
             return [h.astype(a.dtype), tau.astype(a.dtype), p]
 
-        return lax.cond(jnp.any(smallest), widen, lambda: self._geqp3(a))
+        return lax.cond(jnp.any(smallest), widen, lambda: self.geqp3_of_even_columns(a))
 
-    def _geqp3(self, a: Array) -> list[Array]:
+    def geqp3_of_even_columns(self, a: Array) -> list[Array]:
+        """The same for columns that do not differ so much: one call, of the matrix's dtype."""
         # zero means that a column is free to move; LAPACK counts from 1
         free = jnp.zeros((*a.shape[:-2], a.shape[-1]), jnp.int32)
         h, jpvt, tau = call(
