@@ -54,9 +54,12 @@ void apply_to_panel(const Reflectors<S>& h, long count, Pack<S>* c) {
 // columns from `first` on of a matrix.
 template <class S>
 void mark_small_columns(const Panels<S>& v, long first, long n, Rescue<RealOf<S>>& rescue) {
+  using T = RealOf<S>;
   for (long j = first; j < n; ++j) {
-    const Mask<RealOf<S>> small = small_squares<RealOf<S>>(sum_of_squares<S>(v.at(0, j), v.rows));
-    if (any<RealOf<S>>(small)) rescue.lost |= small & nonzero<S>(v.at(0, j), v.rows);
+    // the last entry alone is mostly large enough
+    if (!any<T>(small_squares<T>(abs2(*v.at(v.rows - 1, j))))) continue;
+    const Mask<T> small = small_squares<T>(sum_of_squares<S>(v.at(0, j), v.rows));
+    if (any<T>(small)) rescue.lost |= small & nonzero<S>(v.at(0, j), v.rows);
   }
 }
 

@@ -248,7 +248,9 @@ class PanelFactor {
     Vector<T> squares = products_[C].re, inverse = broadcast(T(1));
     const Vector<T> diagonal = abs2(top[C]);
     Mask<T> trivial = squares == 0;
-    if (__builtin_expect(any<T>(trivial | small_squares<T>(squares + diagonal)), false)) {
+    const bool nothing_below = !kIsComplex<S> && C + 1 == rows_;
+    if (!nothing_below &&
+        __builtin_expect(any<T>(trivial | small_squares<T>(squares + diagonal)), false)) {
       const Inspection<S> found = inspect_column<S>(top + C, rows_ - C, squares, rescue_);
       trivial = found.trivial;
       squares = found.squares;
