@@ -117,7 +117,9 @@ def _pivoted(a: Array, pivoting: str) -> tuple[Array, Array, Array, Array]:
     anew.
     """
     own = column_scale(a)
-    whole = jnp.maximum(jnp.min(own, axis=-1, keepdims=True), 2.0**-32) + zero_or_nan(a)
+    largest = jnp.min(own, axis=-1, keepdims=True)  # the reciprocal of it
+    huge = largest < 2.0 ** (16 - jnp.finfo(a.dtype).maxexp)
+    whole = where(huge, lax.full_like(largest, 2.0**-16), jnp.maximum(largest, 1)) + zero_or_nan(a)
     h, tau, p = _PIVOTED[pivoting](scaled(a, whole))
     smallest = jnp.max(own, axis=-1, keepdims=True)
     uneven = (smallest > whole * 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)) & (smallest > 1)
@@ -125,9 +127,10 @@ def _pivoted(a: Array, pivoting: str) -> tuple[Array, Array, Array, Array]:
 
     def factor_anew() -> tuple[Array, Array, Array]:
         permuted, mine = (jnp.take_along_axis(x, p[..., None, :], axis=-1) for x in (a, own))
-        mine = jnp.where(uneven, mine, scale)
-        h, tau = geqrf_p.bind(scaled(permuted, mine))
-        return h, tau, mine
+        found = geqrf_p.bind(scaled(permuted, jnp.where(uneven, mine, scale)))
+        new_h, new_tau = found  # the other matrices of the batch keep theirs
+        chosen = jnp.where(uneven, new_h, h), jnp.where(uneven[..., 0], new_tau, tau)
+        return *chosen, jnp.where(uneven, mine, scale)
 
     return (*lax.cond(jnp.any(uneven), factor_anew, lambda: (h, tau, scale)), p)
 

@@ -48,13 +48,18 @@ class Library:
         wide = np.promote_types(a.dtype, np.float64)
         if a.dtype == wide or not wide_dtypes_exist():
             return self.geqp3_of_even_columns(a)
-        smallest = jnp.max(column_scale(a), axis=-1) > 2.0**40
+        uneven = jnp.max(column_scale(a), axis=-1) > 2.0**40
 
         def widen() -> list[Array]:
-            h, tau, p = self.geqp3_of_even_columns(a.astype(wide))
-            return [h.astype(a.dtype), tau.astype(a.dtype), p]
+            narrow = self.geqp3_of_even_columns(a)
+            wider = self.geqp3_of_even_columns(a.astype(wide))
+            # the other matrices of the batch keep theirs
+            return [
+                jnp.where(uneven[..., None] if x.ndim == a.ndim else uneven, y.astype(x.dtype), x)
+                for x, y in zip(narrow, wider, strict=True)
+            ]
 
-        return lax.cond(jnp.any(smallest), widen, lambda: self.geqp3_of_even_columns(a))
+        return lax.cond(jnp.any(uneven), widen, lambda: self.geqp3_of_even_columns(a))
 
     def geqp3_of_even_columns(self, a: Array) -> list[Array]:
         """The same for columns that do not differ so much: one call, of the matrix's dtype."""
