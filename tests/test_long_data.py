@@ -227,9 +227,7 @@ def test_minimum_norm_is_of_the_matrix_as_it_is_not_of_a_scaled_one():
     x, _, rank = jaxqr.lstsq(np.stack([first, large * first], axis=1), c)
     assert rank == 1
     y = first @ c / (first @ first) / (1 + large**2)
-    np.testing.assert_allclose(
-        x, [y, large * y], rtol=1e-7
-    )
+    np.testing.assert_allclose(x, [y, large * y], rtol=1e-7)
 
 
 def test_an_rcond_that_is_given_is_relative_to_the_largest():

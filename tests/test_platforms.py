@@ -160,6 +160,34 @@ def test_the_tpus_complex_factors_hold_where_squares_of_a_column_underflow(m, n)
     assert residual_ratio(a / size, np.asarray(q) @ (np.asarray(r) / size)) < LIMIT
 
 
+@pytest.mark.parametrize("pivoting", [False, True])
+@pytest.mark.parametrize("platform", ["tpu", OTHER])
+def test_columns_of_any_size_are_right_each_for_itself(platform, pivoting):
+    """(8.9), also where the routines square entries as they are."""
+    a, da = normal((6, 4)), normal((6, 4), seed=1)
+    sizes = 2.0 ** np.array([900, 0, -600, -900])[[2, 0, 3, 1]]
+    order = np.argsort(-sizes) if pivoting else np.arange(4)
+
+    def factors(a):
+        q, r, *p = jaxqr.qr(a, pivoting=pivoting)
+        return (q, r), p
+
+    def tangents(a, da):
+        (q, r), (dq, dr), p = jax.jvp(factors, (a,), (da,), has_aux=True)
+        return q, r, dq, dr, *p
+
+    exported = export.export(jax.jit(tangents), platforms=[platform], disabled_checks=UNCHECKED)
+    program = exported(a * sizes, da * sizes).call
+    q, r, dq, dr, *p = map(np.asarray, run(program, a * sizes, da * sizes))
+    if pivoting:
+        np.testing.assert_array_equal(p[0], order)
+    plain = jax.jvp(lambda a: tuple(jaxqr.qr(a)), (a[:, order],), (da[:, order],))
+    (want_q, want_r), (want_dq, want_dr) = plain
+    scale = sizes[order]
+    for x, want in ((q, want_q), (r / scale, want_r), (dq, want_dq), (dr / scale, want_dr)):
+        np.testing.assert_allclose(x, want, rtol=0, atol=1e-12)
+
+
 def test_one_module_serves_several_platforms():
     shape, f = CASES["deep"]
     a = separated(shape)
