@@ -1,0 +1,83 @@
+"""What the kernels of least squares obey."""
+
+import numpy as np
+
+from problems import adjoint, normal, problem
+
+
+def least_squares(library, rng):
+    """The solution and the operations of the decomposition are those of the pseudo-inverse."""
+    dtype, batch, m, n = problem(rng)
+    m, n, s = max(m, n), min(m, n), int(rng.choice((1, 1, 2, 5)))
+    if m < 300:
+        batch = min(batch, 40)
+    info, wide = np.finfo(dtype), np.result_type(dtype, np.float64)
+    rank = n if rng.random() < 0.5 else int(rng.integers(0, n + 1))
+    # singular values of one size: the rank is beyond doubt, and the condition harmless
+    left = np.linalg.qr(normal(rng, (batch, m, rank), np.dtype(wide)))[0]
+    right = np.linalg.qr(normal(rng, (batch, n, rank), np.dtype(wide)))[0]
+    a = (left * rng.uniform(1, 2, (batch, 1, rank))) @ adjoint(right)
+    if rank == n and rng.random() < 0.3:  # columns of different sizes: the condition grows
+        a *= 2.0 ** rng.integers(-2, 3, (batch, 1, n))
+    a = a.astype(dtype)
+    b, u = normal(rng, (batch, m, s), dtype), normal(rng, (batch, n, s), dtype)
+    pivoting = rank < n or rng.random() < 0.7
+    rcond = 20 * m * float(info.eps)
+    cut = 1e-13 if rank == n else 100 * m * float(info.eps)
+    inverse = np.linalg.pinv(a.astype(wide), rcond=cut)
+    size = max(1, np.abs(b).max(), np.abs(u).max()) * max(1, np.abs(inverse).max()) ** 2
+    limit = 1000 * m * float(info.eps) * size
+
+    def same(x, y, what):
+        assert x.shape == y.shape and np.all(np.abs(x - y) < limit), f"{what}, rank {rank}"
+
+    want = inverse @ b
+    x, residuals, ranks = library.least_squares(a, b, rcond, pivoting=pivoting)
+    assert np.all(ranks == rank), f"rank {ranks}, not {rank}"
+    same(x, want, "x")
+    squares = np.sum(np.abs(b - a.astype(wide) @ want) ** 2, axis=-2)
+    assert np.all(np.abs(residuals - squares) < limit * (1 + squares)), "residuals"
+    twice = pivoting and rng.random() < 0.5
+    factors = library.decompose(a, rcond, pivoting=pivoting, twice=twice)
+    assert np.all(factors[5] == rank), "rank of the decomposition"
+    same(library.pseudoinverse(a, factors, "solve", b), want, "solve")
+    want = adjoint(inverse) @ u
+    same(library.pseudoinverse(a, factors, "solve_adjoint", u), want, "solve_adjoint")
+    same(library.pseudoinverse(a, factors, "gram", u), inverse @ want, "gram")
+    want = u - inverse @ (a.astype(wide) @ u)
+    same(library.pseudoinverse(a, factors, "null", u), want, "null")
+
+
+def dependent(library, rng):
+    """A column that repeats another one does not count; what is independent does."""
+    dtype, batch, m, n = problem(rng)
+    m, n = max(m, n, 2), max(2, min(m, n))
+    a = normal(rng, (batch, m, n), dtype)
+    i, j = rng.choice(n, 2, replace=False)
+    a[:, :, j] = a[:, :, i]
+    b = normal(rng, (batch, m, 1), dtype)
+    x, _, rank = library.least_squares(a, b, -1.0, pivoting=True)
+    assert np.all(rank == n - 1), f"rank {rank}, not {n - 1}"
+    near = 1e5 * n * np.finfo(dtype).eps * np.abs(x).max()
+    assert np.all(np.abs(x[:, i] - x[:, j]) <= near), "not of minimum norm"
+
+
+def not_finite_sides(library, rng):
+    """What is not finite in a column of b stays in its column of x."""
+    dtype, batch, m, n = problem(rng)
+    m, n, s = max(m, n), min(m, n), int(rng.integers(2, 6))
+    batch = min(batch, 40)
+    a, b = normal(rng, (batch, m, n), dtype), normal(rng, (batch, m, s), dtype)
+    pivoting = bool(rng.random() < 0.7)
+    clean = library.least_squares(a, b, 1e-5, pivoting=pivoting)
+    bad, column = rng.integers(batch), rng.integers(s)
+    b[bad, rng.integers(m), column] = rng.choice((np.nan, np.inf, -np.inf))
+    x, residuals, rank = library.least_squares(a, b, 1e-5, pivoting=pivoting)
+    assert np.all(rank == clean[2]), "a NaN in b changes a rank"
+    # of few rows in the column not all entries of x need that of b
+    assert not np.all(np.isfinite(x[bad, :, column])), "x of a column with a NaN is finite"
+    assert np.isnan(residuals[bad, column]), "the residual of a column with a NaN is not NaN"
+    x[bad, :, column], residuals[bad, column] = clean[0][bad, :, column], clean[1][bad, column]
+    limit = 1e5 * m * np.finfo(dtype).eps * np.linalg.cond(a).max() ** 2
+    assert np.all(np.abs(x - clean[0]) <= limit * np.abs(clean[0]).max()), "other columns of x"
+    assert np.all(np.abs(residuals - clean[1]) <= limit * np.abs(clean[1]).max()), "residuals"
