@@ -109,24 +109,25 @@ struct Rescue {
 // What is found of a column whose squares are zero or too small in some lanes.
 template <class S>
 struct Inspection {
-  Mask<RealOf<S>> trivial;            // there is nothing to annihilate
-  Vector<RealOf<S>> squares, inverse;  // below the diagonal; of what it was multiplied by
+  Mask<RealOf<S>> trivial;           // there is nothing to annihilate
+  Vector<RealOf<S>> square, inverse;  // of its norm; of what it was multiplied by
 };
 
-// Look at a column from its diagonal on, given the sum of the squares below it.
+// Look at a column from its diagonal on, given the square of its norm. That of lanes in which there
+// is nothing to do comes back as it is: their results must not depend on other lanes.
 template <class S>
 __attribute__((noinline)) Inspection<S> inspect_column(Pack<S>* x, long rows,
-                                                       Vector<RealOf<S>> squares,
+                                                       Vector<RealOf<S>> square,
                                                        Rescue<RealOf<S>>& rescue) {
   using T = RealOf<S>;
   Mask<T> found = nonzero<S>(x + kPanel<S>, rows - 1);
   if constexpr (kIsComplex<S>) found |= x->im != 0;
-  const Mask<T> small = found & small_squares<T>(squares + abs2(*x));
+  const Mask<T> small = found & small_squares<T>(square);
   const Vector<T> one = broadcast(T(1));
-  if (!any<T>(small)) return {~found, squares, one};
+  if (!any<T>(small)) return {~found, square, one};
   if (!rescue.careful) {
     rescue.lost |= small;
-    return {~found, squares, one};
+    return {~found, square, one};
   }
   const Vector<T> largest = largest_entry<S>(x, rows);
   Vector<T> factor = one;
@@ -134,8 +135,8 @@ __attribute__((noinline)) Inspection<S> inspect_column(Pack<S>* x, long rows,
     if (small[l]) factor[l] = power_for<T>(largest[l]);
   }
   scale_column<S>(x, rows, factor);
-  const Vector<T> anew = sum_of_squares<S>(x + kPanel<S>, rows - 1);
-  return {~found, small ? anew : squares, 1 / factor};
+  const Vector<T> anew = sum_of_squares<S>(x, rows);
+  return {~found, small ? anew : square, 1 / factor};
 }
 
 }  // namespace jaxqr

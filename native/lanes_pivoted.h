@@ -122,13 +122,12 @@ class PivotedFactor {
   void eliminate(long j) {
     const long length = rows() - j;
     Pack<S>* x = h_.v.at(j, j);
-    Inspection<S> found{{}, sum_of_squares<S>(x + kPanel<S>, length - 1), broadcast(T(1))};
-    if (any<T>((found.squares == 0) | small_squares<T>(found.squares + abs2(*x)))) {
-      found = inspect_column<S>(x, length, found.squares, rescue_);
+    const Vector<T> below = sum_of_squares<S>(x + kPanel<S>, length - 1);
+    Inspection<S> found{{}, below + abs2(*x), broadcast(T(1))};
+    if (any<T>((below == 0) | small_squares<T>(found.square))) {
+      found = inspect_column<S>(x, length, found.square, rescue_);
     }
-    Vector<T> squares = found.squares;
-    if constexpr (kIsComplex<S>) squares += x->im * x->im;
-    const Reflector<S> reflector = make_reflector<S>(*x, squares, found.trivial);
+    const Reflector<S> reflector = make_reflector<S>(*x, found.square, found.trivial);
     h_.tau[j] = reflector.tau;
     *x = from_real<S>(reflector.beta * found.inverse);
     for (long i = 1; i < length; ++i) x[i * kPanel<S>] = x[i * kPanel<S>] * reflector.inverse;

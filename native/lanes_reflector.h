@@ -25,14 +25,13 @@ JAXQR_INLINE Vector<T> with_opposite_sign(Vector<T> x, Vector<T> of) {
   return reinterpret_cast<Vector<T>>(reinterpret_cast<Mask<T>>(x) | opposite);
 }
 
-// The reflector of a column with `alpha` on the diagonal; `squares` is the sum of the squares that
-// it annihilates: of the entries below the diagonal and of alpha's imaginary part. It is the
-// identity in the `trivial` lanes, in which there is nothing to annihilate.
+// The reflector of a column with `alpha` on the diagonal; `square` is that of its norm from there on.
+// It is the identity in the `trivial` lanes, in which there is nothing to annihilate.
 template <class S>
-JAXQR_INLINE Reflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> squares,
+JAXQR_INLINE Reflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> square,
                                          Mask<RealOf<S>> trivial) {
   using T = RealOf<S>;
-  const Vector<T> norm = square_root<T>(alpha.re * alpha.re + squares);
+  const Vector<T> norm = square_root<T>(square);
   const Vector<T> beta = trivial ? alpha.re : with_opposite_sign<T>(norm, alpha.re);
   Pack<S> d = alpha;  // alpha - beta
   d.re -= beta;
@@ -115,15 +114,14 @@ class PanelFactor {
   JAXQR_INLINE void eliminate(long count) {
     if (C >= count) return;
     Pack<S>* top = row(C);
-    Vector<T> squares = products_[C].re, inverse = broadcast(T(1));
-    const Vector<T> diagonal = abs2(top[C]);
-    Mask<T> trivial = squares == 0;
+    Vector<T> square = products_[C].re + abs2(top[C]), inverse = broadcast(T(1));
+    Mask<T> trivial = products_[C].re == 0;
     const bool nothing_below = !kIsComplex<S> && C + 1 == rows_;
     if (!nothing_below &&
-        __builtin_expect(any<T>(trivial | small_squares<T>(squares + diagonal)), false)) {
-      const Inspection<S> found = inspect_column<S>(top + C, rows_ - C, squares, rescue_);
+        __builtin_expect(any<T>(trivial | small_squares<T>(square)), false)) {
+      const Inspection<S> found = inspect_column<S>(top + C, rows_ - C, square, rescue_);
       trivial = found.trivial;
-      squares = found.squares;
+      square = found.square;
       inverse = found.inverse;
       const Mask<T> changed = inverse != 1;
       if (any<T>(changed)) {
@@ -133,8 +131,7 @@ class PanelFactor {
         std::copy(products, products + P, products_);
       }
     }
-    if constexpr (kIsComplex<S>) squares += top[C].im * top[C].im;
-    const Reflector<S> reflector = make_reflector<S>(top[C], squares, trivial);
+    const Reflector<S> reflector = make_reflector<S>(top[C], square, trivial);
     tau_[C] = reflector.tau;
     top[C] = from_real<S>(reflector.beta * inverse);
     const Pack<S> adjoint_inverse = conj(reflector.inverse);

@@ -21,7 +21,7 @@ constexpr T kLeastSquare = sizeof(T) == 8 ? T(0x1p-900) : T(0x1p-90);
 
 // Columns whose largest entry is between the reciprocal of this and it are factored as they are.
 template <class T>
-constexpr T kOrdinary = sizeof(T) == 8 ? T(0x1p200) : T(0x1p20);
+constexpr T kOrdinary = sizeof(T) == 8 ? T(0x1p200) : T(0x1p40);
 
 // The largest magnitude of `count` reals; infinite or NaN if one of them is: without its sign bit,
 // the order of numbers is that of their bits as integers, infinity and NaN last.
