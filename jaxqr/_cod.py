@@ -22,6 +22,7 @@ from jaxqr._algebra import (
     diagonal,
     extended,
     identity_like,
+    mm,
     scaled,
     triu,
     where,
@@ -165,9 +166,10 @@ def decompose(a: Array, *, rcond: float | None, pivoting: bool) -> Decomposition
         rest = (zeros("h1"), zeros("tau1"), p, rank, zeros("hz"), zeros("tauz"))
         return Decomposition(h, tau, *rest)
     factors = _pivot(a)
-    rank = _find_rank(factors.r, rcond)
     if rcond is None:
-        factors, rank = _factor_evenly(a, factors, rank)
+        factors, rank = _judge_by_own_size(a, factors)
+    else:
+        rank = _find_rank(factors.r, rcond)
     hz, tauz = lax.cond(
         jnp.any(rank < n),
         lambda: _factor(H(_leading_rows(factors.r, rank, rcond)), "h", "tau"),
@@ -230,31 +232,65 @@ def _pivot(a: Array) -> _Pivoted:
     return _Pivoted(h, tau, h1, tau1, jnp.take_along_axis(order, p, axis=-1))
 
 
-def _factor_evenly(a: Array, factors: _Pivoted, rank: Array) -> tuple[_Pivoted, Array]:
-    """Factor anew where the rank is not full and columns are judged by their own size.
+def _judge_by_own_size(a: Array, factors: _Pivoted) -> tuple[_Pivoted, Array]:
+    """The rank where columns are judged by their own size, and the factors that go with it.
 
     Where a large column depends on others, what rounding leaves of it may be larger than all of a
-    small one that is independent; but that one has to come first. So the columns that count are
-    found among columns of one size, and then come first, the large ones before the small ones.
+    small column that is independent, and what is left of a small one that depends on large ones is
+    rounding of theirs: so the rank is found among columns of one size. If it is not full, the
+    matrix is factored anew, the columns that count first, of those that could the largest.
     """
     n = factors.p.shape[-1]
+    size = jnp.abs(diagonal(factors.r).real)
+    # no entry is larger than the first, and none on the diagonal smaller than the last; NaN counts
+    certain = ~(size[..., -1] <= 4 * n * tolerance(a.dtype) * size[..., 0])
+    full = jnp.full(certain.shape, n, jnp.int32)
 
-    def anew() -> tuple[_Pivoted, Array]:
-        scale = column_scale(a)
-        r, p = _factor(scaled(a, scale), "r", "p")
-        found_rank = _find_rank(r, None)
-        size = jnp.take_along_axis(scale[..., 0, :], p, axis=-1)  # the reciprocal of it
-        counts = _counts(found_rank, n)[..., 0]
-        order = jnp.argsort(where(counts, size, lax.full_like(size, jnp.inf)), axis=-1)
-        p = jnp.take_along_axis(p, order.astype(p.dtype), axis=-1)
+    def look() -> tuple[_Pivoted, Array]:
+        r = triu(factors.r)
+        scale = column_scale(r)
+        even = scaled(r, scale)
+        most, least = (f(scale[..., 0, :], axis=-1) for f in (jnp.max, jnp.min))
+        alike = ~(most / 16 > least)
+        among_even = _find_rank(_factor(even, "r", "p")[0], None)
+        rank = where(certain, full, where(alike, _find_rank(r, None), among_even))
+        order = _choose_largest(even, scale[..., 0, :])
+        p = jnp.take_along_axis(factors.p, order, axis=-1)
         h, tau = _factor(jnp.take_along_axis(a, p[..., None, :], axis=-1), "h", "tau")
         inner = triu(h[..., :n, :]) if factors.twice else factors.h1
         found = _Pivoted(h, tau, inner, jnp.zeros_like(factors.tau1), p)
-        full = rank == n
-        chosen = (_choose(full, x, y) for x, y in zip(factors, found, strict=True))
-        return _Pivoted(*chosen), where(full, rank, found_rank)
+        keep = alike | (rank == n)
+        return _Pivoted(*(_choose(keep, x, y) for x, y in zip(factors, found, strict=True))), rank
 
-    return lax.cond(jnp.any(rank < n), anew, lambda: (factors, rank))
+    return lax.cond(jnp.all(certain), lambda: (factors, full), look)
+
+
+def _choose_largest(even: Array, scale: Array) -> Array:
+    """The order (..., n) of columns, of which more than rounding is left, by what is left of them.
+
+    The columns were multiplied by `scale` to be of one size. They are taken apart by Gram and
+    Schmidt's method: only the order is wanted.
+    """
+    own = jnp.sum(jnp.square(jnp.abs(even)), axis=-2)
+    least = tolerance(even.dtype) ** 2
+    place = lax.broadcasted_iota(jnp.int32, own.shape, own.ndim - 1)
+    unmarked = 2**30
+
+    def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        x, order = state
+        square = jnp.sum(jnp.square(jnp.abs(x)), axis=-2)
+        free = order == unmarked
+        size = where(square > least * own, jnp.sqrt(square) / scale)
+        best = jnp.argmax(where(free, size, lax.full_like(size, -1)), axis=-1, keepdims=True)
+        chosen = place == best.astype(jnp.int32)
+        column = jnp.sum(where(chosen[..., None, :] & (x == x), x), axis=-1, keepdims=True)
+        norm = jnp.sqrt(jnp.sum(where(chosen, square), axis=-1))[..., None, None]
+        v = column / where(norm > 0, norm, lax.full_like(norm, 1)).astype(x.dtype)
+        return x - mm(v, mm(H(v), x)), where(chosen, lax.full_like(order, 0) + i, order)
+
+    start = lax.full_like(place, unmarked)  # what is chosen is marked by its step
+    _, order = lax.fori_loop(0, own.shape[-1], step, (even, start))
+    return jnp.argsort(order, axis=-1).astype(jnp.int32)
 
 
 def _choose(keep: Array, x: Array, y: Array) -> Array:

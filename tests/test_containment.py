@@ -428,3 +428,17 @@ def test_of_rows_on_eight_devices(solve):
                 assert_others_unchanged(got, clean, place)
                 if kind in NOT_FINITE:
                     (assert_solution_nan if solve else assert_nan)(got, clean, place)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4, 4), (6, 3)], ids=str)
+def test_what_is_special_in_a_lane_changes_no_bit_in_others(shape, dtype):
+    """Where there is nothing to annihilate in one matrix, the same numbers come out of the rest."""
+    usual = normal((1024, *shape), dtype)
+    special = usual.copy()
+    special[::16] = 0
+    special[5::32] = np.triu(special[5::32])
+    changed = np.zeros(1024, bool)
+    changed[::16] = changed[5::32] = True
+    for x, y in zip(jaxqr.qr(usual), jaxqr.qr(special), strict=True):
+        np.testing.assert_array_equal(np.asarray(x)[~changed], np.asarray(y)[~changed])

@@ -184,6 +184,27 @@ def test_by_default_64_epsilons_of_its_own_column_do_not_count(shape, dtype):
     np.testing.assert_array_equal(jaxqr.lstsq(a, np.ones(shape[:1], dtype)).rank, [1, 2, 2, 1])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_of_columns_that_differ_by_a_factor_alone_the_larger_one_counts(dtype):
+    """[a, s a, b] in any order: the fit is that of [a, b], and nearly all of it is s a's."""
+    rng = np.random.default_rng(0)
+    a, b = (np.rint(rng.standard_normal((20, 6, 1)) * 64) / 64 for _ in range(2))
+    y = rng.standard_normal((20, 6, 1)).astype(dtype)
+    eps = np.finfo(dtype).eps
+    for size in (2.0**20, 2.0**66):
+        for order in ([0, 1, 2], [1, 2, 0], [2, 0, 1]):
+            columns = np.concatenate([a, size * a, b], axis=-1)[..., order].astype(dtype)
+            x, residuals, rank = jaxqr.lstsq(columns, y)
+            assert np.all(np.asarray(rank) == 2)
+            wide = columns.astype("longdouble")
+            fit = wide @ np.asarray(x).astype("longdouble")
+            pair = np.concatenate([a, b], axis=-1)
+            want = pair @ (np.linalg.pinv(pair) @ y)
+            np.testing.assert_allclose(fit.astype("float64"), want, rtol=0, atol=1e4 * eps)
+            squares = np.sum((y - want) ** 2, axis=-2)
+            np.testing.assert_allclose(residuals, squares, rtol=1e4 * eps)
+
+
 def test_without_pivoting_the_rank_is_not_looked_for():
     a = of_rank(2, (6, 4))
     assert jaxqr.lstsq(a, np.ones(6), pivoting=False).rank == 4

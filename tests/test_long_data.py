@@ -442,3 +442,16 @@ def test_a_repeated_column_of_long_data_has_no_derivative_of_its_own(way):
     assert np.abs(dq).max() < 100 / norm
     assert np.abs(dr).max() < 100 * norm
     assert np.abs(gradient).max() < 100 * norm
+
+
+def test_dependent_columns_are_found_that_are_small_differences_of_large_ones():
+    """Age is the year less the year of birth: rounding of the years is large beside it."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        year, birth = rng.integers(1990, 2020, 10000), rng.integers(1940, 1980, 10000)
+        a = np.stack([np.ones(10000), year, birth, year - birth], axis=1).astype("float32")
+        y = (0.5 * year - 0.2 * birth + rng.normal(size=10000)).astype("float32")
+        x, _, rank = jaxqr.lstsq(a, y)
+        assert rank == 3
+        want = np.linalg.lstsq(a.astype("float64"), y.astype("float64"), rcond=1e-10)[0]
+        np.testing.assert_allclose(x[1:], want[1:], rtol=1e-2)
