@@ -4,7 +4,8 @@ A P = Q R with column pivoting. A large and much deeper matrix is factored witho
 first, A P0 = Q0 R0 with its columns sorted by size, and R0 P1 = Q1 R with it: the pivots are the
 same, most of the work is quicker.
 The rank r is the length of the leading run of columns that count: by default those that are not
-small beside their own column of R, (8.3), and for an `rcond` those with |R_jj| > rcond |R_11|.
+small beside their own column of R, (8.3), looked for among columns of one size, and for an `rcond`
+those with |R_jj| > rcond |R_11|.
 Where it is less than n, the leading r rows are factored once more: [R11 R12]^H = Z T, so that
 A^+ = P Z T^{-H} Q^H; what is left of R is dropped. Shapes do not depend on the rank: rows that do
 not count are zero, and their reflectors the identity.

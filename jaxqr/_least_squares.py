@@ -52,9 +52,11 @@ def lstsq(
             batch of vectors (..., m) write ``lstsq(a, b[..., None])``, whose x has s = 1 too.
         rcond: diagonal entries of R of at most `rcond` times the largest do not count towards
             the rank, and the rest of R is taken to be zero. By default every column (row, for
-            m < n) is judged by its own size, whatever the number of rows: it does not count if
-            what is left of it after those before it is at most 64 machine epsilons of the sum
-            of the magnitudes in its column of R, which rounding may leave of a dependent one.
+            m < n) is judged by its own size, whatever the number of rows: among columns brought
+            to one size, and pivoted, it does not count if what is left of it after those before
+            it is at most 64 machine epsilons of the sum of the magnitudes in its column of R,
+            which rounding may leave of a dependent one. Of columns that depend on each other the
+            larger ones count.
             (`numpy.linalg.lstsq` compares singular values with the largest one, times epsilon
             times max(m, n), and `scipy.linalg.lstsq` times epsilon: columns in small units are
             lost there, and with NumPy's in single precision all of long data. To compare with
