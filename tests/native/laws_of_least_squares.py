@@ -49,17 +49,25 @@ def least_squares(library, rng):
 
 
 def dependent(library, rng):
-    """A column that repeats another one does not count; what is independent does."""
+    """A multiple of a column does not count beside it, but the larger of the two; the rest does."""
     dtype, batch, m, n = problem(rng)
     m, n = max(m, n, 2), max(2, min(m, n))
+    batch = min(batch, 40)
     a = normal(rng, (batch, m, n), dtype)
     i, j = rng.choice(n, 2, replace=False)
-    a[:, :, j] = a[:, :, i]
+    exponent = int(rng.choice((0, 5, 20, 40)))
+    a[:, :, j] = a[:, :, i] * dtype.type(2.0**exponent)
     b = normal(rng, (batch, m, 1), dtype)
     x, _, rank = library.least_squares(a, b, -1.0, pivoting=True)
     assert np.all(rank == n - 1), f"rank {rank}, not {n - 1}"
-    near = 1e5 * n * np.finfo(dtype).eps * np.abs(x).max()
-    assert np.all(np.abs(x[:, i] - x[:, j]) <= near), "not of minimum norm"
+    wide = np.result_type(dtype, np.longdouble)
+    fit = (a.astype(wide) @ x.astype(wide)).astype(np.result_type(dtype, np.float64))
+    rest = np.delete(a, j, axis=-1).astype(fit.dtype)
+    error = np.abs(fit - rest @ (np.linalg.pinv(rest) @ b)).max()
+    condition = np.linalg.cond(rest).max()
+    assert error < 1000 * m * np.finfo(dtype).eps * condition * np.abs(b).max(), "fit"
+    near = np.abs(x[:, i] * 2.0**exponent - x[:, j]) / np.maximum(np.abs(x[:, j]), 1e-30)
+    assert exponent > 5 or np.all(near < 1e5 * n * np.finfo(dtype).eps * condition), "minimum norm"
 
 
 def not_finite_sides(library, rng):
