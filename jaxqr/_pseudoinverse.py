@@ -172,14 +172,14 @@ def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Arr
         scale = column_scale(null)
         right.append(times(null, scale))
     (da_y, *da_null), (ha_z,) = _products(inverse, da, right, [z])
-    da_y = times(da_y, 1 / own)
     inner = du - ha_z
     if inverse.pivoting:
         # zero at full rank; there what its transpose has in its place might overflow
         from_null = times(inverse.solve(da_null[0]), 1 / scale)
         deficient = (inverse.rank < inverse.a.shape[-1])[..., None, None]
         inner += where(deficient, from_null)
-    return da_y - mm(inverse.a, inverse.solve(da_y)) + inverse.solve_adjoint(inner)
+    outside = times(da_y - mm(inverse.a, inverse.solve(da_y)), 1 / own)
+    return outside + inverse.solve_adjoint(inner)
 
 
 def _gram_rule(inverse: Inverse, y: Array, u: Array, da: Array, du: Array) -> Array:

@@ -491,6 +491,25 @@ def test_solutions_are_right_entry_by_entry(shape, dtype, options):
         assert_columns(got[2][1], bbar, factor=1e4)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_second_derivatives_of_solutions_are_those_of_the_ordinary_problem(dtype):
+    a, v = (ordinary((5, 3), dtype, seed) for seed in (0, 1))
+    b = ordinary((5,), dtype, seed=2)
+
+    @jax.jit
+    def product(a, v, d):
+        def loss(a):
+            return jax.numpy.sum(jax.numpy.sin(jaxqr.lstsq(a, b).x * d))
+
+        return jax.jvp(jax.grad(loss), (a,), (v,))[1]
+
+    want = product(a, v, np.ones(3, dtype))
+    power = 2.0 ** (70 if dtype == "float32" else 600)
+    for d in ([1, 1, 1 / power], [1, 1, power], [1 / power] * 3, [power] * 3):
+        d = np.array(d, dtype)
+        assert_columns(product(a * d, v * d, d), want, 1 / d, 1e4)
+
+
 @pytest.mark.parametrize("options", [{}, {"rcond": 0.0}, {"pivoting": False}], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_rows_of_a_wide_system_may_be_of_any_size(dtype, options):
