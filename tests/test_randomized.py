@@ -7,8 +7,8 @@ import pytest
 import scipy.linalg
 
 import jaxqr
-from jaxqr._lowering import native
 from foreign_platform import lowered_for, run, targets
+from jaxqr._lowering import native
 from matrices import (
     DTYPES,
     FACTORIZATIONS,
