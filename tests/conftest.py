@@ -34,3 +34,11 @@ def _bounded_memory():
     """Drop compiled programs after each module: hundreds of small ones add up."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def fast_compilation():
+    """For modules whose programs run a few times each: compiling them costs most of the time."""
+    jax.config.update("jax_disable_most_optimizations", PLATFORM == "cpu")
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -28,13 +28,7 @@ KINDS = (*NOT_FINITE, *FINITE)
 MODES = ("reduced", "complete", "triangle", "raw")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation():
-    """These programs run a few times each: compiling them costs most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def spoiled(a, place, kind, entry):

@@ -40,13 +40,7 @@ CASES = ((6, 2), (3, 3), (4, 4), (6, 4), (3, 6))
 LARGE = ((3000, 5), (700, 16), (150, 150), (40, 90))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation():
-    """These programs run a few times each: compiling them costs most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def real(dtype):

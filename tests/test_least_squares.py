@@ -20,13 +20,7 @@ LOW_RANKS = tuple((shape, rank) for shape in ((8, 5), (5, 5), (5, 8)) for rank i
 CUT = 1e-10  # between the singular values of these matrices and rounding
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation():
-    """These programs run once: compiling them costs most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def of_rank(rank, shape, dtype="float64", seed=0):

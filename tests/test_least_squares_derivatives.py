@@ -16,13 +16,7 @@ from meshes import mesh_of
 STEP = 1e-4
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation():
-    """These programs run once: compiling them costs most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def straight(shape, dtype):

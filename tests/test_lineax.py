@@ -17,13 +17,7 @@ CASES = [((8, 3), 3), ((5, 5), 5), ((3, 8), 3), ((1, 1), 1), ((8, 5), 2), ((5, 5
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "complex128"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation():
-    """These programs run once: compiling them costs most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def solve(a, b, solver=None):

@@ -20,13 +20,7 @@ DTYPES = ("float64", "complex128")
 MODES = ("left", "right")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation():
-    """These programs run once: compiling them costs most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def operand(shape, mode, dtype, batch=(), seed=1):

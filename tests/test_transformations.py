@@ -13,13 +13,7 @@ from jax import lax
 import jaxqr
 from matrices import normal, separated
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation():
-    """These programs run once: compiling them costs most of the time."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 def rotate(a):

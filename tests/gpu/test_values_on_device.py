@@ -20,13 +20,7 @@ SHAPES = ((2, 7, 4), (2, 4, 7), (2, 5, 5), (5, 5), (1, 1), (2, 270, 140))
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _fast_compilation():
-    """These programs run once; compiling them for the CPU costs most of the time."""
-    jax.config.update("jax_disable_most_optimizations", PLATFORM == "cpu")
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
