@@ -207,11 +207,12 @@ ROUTINES: dict[str, tuple[Primitive, dict[str, Any]]] = {
     "orgqr": (orgqr_p, {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER, "tpu": XLA}),
     "ormqr": (ormqr_p, {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER}),
 }
+# What takes its place where a program is exported: who does that names its calls, of one dtype.
+_EXPORTED = {("geqp3", "cpu"): LAPACK.geqp3_of_even_columns}
 for _routine, (_p, _providers) in ROUTINES.items():
     for _platform, _provider in _providers.items():
-        lower(_p, getattr(_provider, _routine), _platform)
-# whoever exports a program names its calls, which are those of one dtype
-lower(geqp3_p, LAPACK.geqp3, "cpu", exported=LAPACK.geqp3_of_even_columns)
+        _exported = _EXPORTED.get((_routine, _platform))
+        lower(_p, getattr(_provider, _routine), _platform, _exported)
 
 # Factorizations have kernels as a whole, see _qr_primitive; Q's reflectors here.
 lower_to_kernel(orgqr_p, ranks=(2, 1), results=_orgqr_results, otherwise=LAPACK.orgqr)
