@@ -52,14 +52,6 @@ Scaling copy_and_judge(View<S> from, View<S> to, RealOf<S>* scales, Pool& pool) 
   return scaling;
 }
 
-// Divide the columns of the upper triangle by powers of two.
-template <class S>
-void divide_upper(View<S> a, const RealOf<S>* by) {
-  for (long i = 0; i < a.rows; ++i) {
-    for (long j = i; j < a.cols; ++j) a(i, j) *= 1 / by[j];
-  }
-}
-
 template <class S>
 void fill_zero(View<S> a, Pool& pool) {
   for_ranges(pool, lines(a), line_length(a), [&](long first, long last) {
@@ -151,7 +143,7 @@ void factor_blocked(const QrProblem<S>& problem, Pool& pool) {
 
   Factorization<S> factors(work, tau, q_cols, keep, workspace);
   factors.run();
-  if (scaling.needed) divide_upper(work, scales);
+  if (scaling.needed) divide_upper(pool, work, scales);
   const View<S> r = dense(problem.r, k, n, order);
   if (problem.r) {
     copy_triangle(pool, RealOf<S>(1), work.block(0, 0, k, work.cols), k,

@@ -115,7 +115,7 @@ struct EvenColumns {
   // Choose `rank` columns that count, the largest of what is left first, and put them at the front
   // of `order`. It takes the columns apart (Gram and Schmidt): only the order is wanted.
   void choose_largest(long n, long rank, int32_t* order) {
-    Workspace workspace(3 * bytes<T>(n) + bytes<S>(n) + bytes<S>(n));
+    Workspace workspace(2 * bytes<T>(n) + 2 * bytes<S>(n));
     T *own = workspace.take<T>(n), *left = workspace.take<T>(n);
     S *w = workspace.take<S>(n), *v = workspace.take<S>(n);
     std::iota(order, order + n, 0);

@@ -115,6 +115,16 @@ void multiply_columns(const View<S>& x, const Factor& factor) {
   }
 }
 
+// Divide the columns of the upper triangle by powers of two.
+template <class S>
+void divide_upper(Pool& pool, View<S> a, const RealOf<S>* by) {
+  for_ranges(pool, a.rows, a.cols, [=](long begin, long end) {
+    for (long i = begin; i < end; ++i) {
+      for (long j = i; j < a.cols; ++j) a(i, j) *= 1 / by[j];
+    }
+  });
+}
+
 // Set to zero the columns that do not count.
 template <class S>
 void drop_columns(const bool* counts, const View<S>& x) {

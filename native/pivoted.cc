@@ -24,16 +24,6 @@ void for_blocks(Pool& pool, View<S> view, Panel<S> panel, const Body& body) {
   });
 }
 
-// Divide the columns of the upper triangle by powers of two.
-template <class S>
-void divide_upper(Pool& pool, View<S> a, const RealOf<S>* by) {
-  for_ranges(pool, a.rows, a.cols, [=](long begin, long end) {
-    for (long i = begin; i < end; ++i) {
-      for (long j = i; j < a.cols; ++j) a(i, j) *= 1 / by[j];
-    }
-  });
-}
-
 // Overwrite the k reflectors in `a` by the leading `cols` columns of Q = H_1 ... H_k. It goes
 // backwards: reflectors meet zeros and ones in the columns before their own.
 template <class S>

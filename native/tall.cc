@@ -39,7 +39,7 @@ void factor_single(const QrProblem<S>& problem) {
   S some_tau[kTallColumns];
   S* tau = problem.tau ? problem.tau : some_tau;
   factor_panel(v, tau, r);
-  if (scaling.needed) divide_columns(r, scales);
+  if (scaling.needed) multiply_columns(r, [&](long j) { return 1 / scales[j]; });
   if (problem.r) copy_upper(r, dense(problem.r, n, n, problem.order), true);
   if (problem.h) {
     const View<S> h = dense(problem.h, m, n, problem.order);

@@ -22,21 +22,12 @@ RealOf<S> largest_in_column(Panel<S> panel, long j) {
   return largest_magnitude(column, panel.packs() * panel.kLanes * kParts<S>);
 }
 
-template <class S>
-void multiply_columns(Panel<S> panel, const RealOf<S>* by) {
+// Multiply column j by factor(j).
+template <class S, class Factor>
+void multiply_columns(Panel<S> panel, const Factor& factor) {
   for (long j = 0; j < panel.cols; ++j) {
-    for (long i = 0; i < panel.packs(); ++i) {
-      panel.column(j)[i] = scale(panel.column(j)[i], broadcast(by[j]));
-    }
-  }
-}
-
-template <class S>
-void divide_columns(Panel<S> panel, const RealOf<S>* by) {
-  for (long j = 0; j < panel.cols; ++j) {
-    for (long i = 0; i < panel.packs(); ++i) {
-      panel.column(j)[i] = scale(panel.column(j)[i], broadcast(1 / by[j]));
-    }
+    const auto by = broadcast(factor(j));
+    for (long i = 0; i < panel.packs(); ++i) panel.column(j)[i] = scale(panel.column(j)[i], by);
   }
 }
 
@@ -49,7 +40,9 @@ Scaling scale_columns(Panel<S> panel, RealOf<S>* scales) {
     scales[j] = scale_for(largest_in_column(panel, j));
     scaling.include(scales[j]);
   }
-  if (scaling.finite && scaling.needed) multiply_columns(panel, scales);
+  if (scaling.finite && scaling.needed) {
+    multiply_columns(panel, [&](long j) { return scales[j]; });
+  }
   return scaling;
 }
 
