@@ -19,7 +19,7 @@ import numpy as np
 import scipy
 
 from benchmarks.timing import Neighbours
-from jaxqr._lowering import native
+from jaxqr._lowering import kernels
 
 # Variables that change how fast a contender runs.
 _TUNING = re.compile(r"(OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|XLA|JAX|JAXQR|MALLOC)_\w+")
@@ -45,7 +45,7 @@ def describe(contenders: Iterable[Any]) -> dict[str, str]:
         "processor": f"{processor()}, {os.cpu_count()} processors, {platform.system()}",
         "device": ", ".join(sorted({device.device_kind for device in jax.devices()})),
         "BLAS": _blas(),
-        "jaxqr runs": native.status(),
+        "jaxqr runs": kernels.status(),
         "environment": ", ".join(f"{name}={os.environ[name]}" for name in tuning) or "untuned",
     } | ({"warning": "; ".join(warnings())} if warnings() else {})
 

@@ -17,12 +17,13 @@ has derivatives of all orders in forward and reverse mode; it composes with ``ji
 spread over many devices: `tsqr`.
 """
 
-from jaxqr._householder import householder_multiply, householder_product
-from jaxqr._least_squares import lstsq
-from jaxqr._lq import lq, ql, rq
-from jaxqr._multiply import qr_multiply
-from jaxqr._qr import qr
-from jaxqr._results import (
+from jaxqr._api.householder import householder_multiply, householder_product
+from jaxqr._api.lq import lq, ql, rq
+from jaxqr._api.lstsq import lstsq
+from jaxqr._api.multiply import qr_multiply
+from jaxqr._api.qr import qr
+from jaxqr._api.tsqr import tsqr
+from jaxqr._core.results import (
     LQResult,
     LstsqResult,
     PivotedL,
@@ -37,7 +38,6 @@ from jaxqr._results import (
     RawResult,
     RQResult,
 )
-from jaxqr._tsqr import tsqr
 
 __all__ = [
     "LQResult",

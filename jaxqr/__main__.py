@@ -22,9 +22,9 @@ import numpy as np
 from jax import Array
 
 import jaxqr
-from jaxqr._algebra import mm
-from jaxqr._householder import ROUTINES
-from jaxqr._lowering import native
+from jaxqr._core.algebra import mm
+from jaxqr._factor.packed import PROVIDERS
+from jaxqr._lowering import kernels
 
 RATIO_LIMIT = 30.0  # the threshold of LAPACK's own tests
 GRADIENT_LIMIT = 1e-5
@@ -154,11 +154,11 @@ def print_lowerings() -> None:
     platforms = ("cpu", "cuda", "rocm", "tpu", "other")
     rows = [["", "", *platforms]]
     for routine, use in users.items():
-        providers = ROUTINES[routine][1]
+        providers = PROVIDERS[routine]
         names = [getattr(providers.get(p), "name", "portable") for p in platforms]
-        names[0] = "own kernels" if native.available() else names[0]
+        names[0] = "own kernels" if kernels.available() else names[0]
         rows.append([use, routine, *names])
-    print(f"on the CPU: {native.status()}\n")
+    print(f"on the CPU: {kernels.status()}\n")
     print_table(rows)
 
 

@@ -5,6 +5,7 @@ own rules, which are (9.0) with the solver applied to the operator, its transpos
 conjugate: all by the factors of one factorization.
 """
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -12,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxqr import _arguments
-from jaxqr._algebra import H
-from jaxqr._pseudoinverse import Pseudoinverse, pseudoinverse
+from jaxqr._core import arguments
+from jaxqr._core.algebra import H
+from jaxqr._lstsq.decomposition import name_arrays
+from jaxqr._lstsq.pseudoinverse import Pseudoinverse, factor_pseudoinverse
 
 try:
     import equinox as eqx
@@ -37,13 +39,13 @@ class _Way(NamedTuple):
 
 class _State(eqx.Module):
     a: Array
-    factors: tuple[Array, ...]
+    factors: Sequence[Array]  # the arrays of its decomposition; none of an empty matrix
     way: _Way = eqx.field(static=True)
     structures: Any
 
 
-def _checked(rcond: Any) -> float | None:
-    return _arguments.rcond("PivotedQR", rcond)
+def _check_rcond(rcond: Any) -> float | None:
+    return arguments.require_rcond("PivotedQR", rcond)
 
 
 class PivotedQR(lx.AbstractLinearSolver[_State]):
@@ -76,19 +78,19 @@ class PivotedQR(lx.AbstractLinearSolver[_State]):
         True
     """
 
-    rcond: float | None = eqx.field(default=None, static=True, converter=_checked)
+    rcond: float | None = eqx.field(default=None, static=True, converter=_check_rcond)
 
     def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]) -> _State:
         """Factor the operator's matrix, or the adjoint of a wide one."""
-        matrix = _arguments.array("PivotedQR", "operator", operator.as_matrix())
+        matrix = arguments.convert_array("PivotedQR", "operator", operator.as_matrix())
         leaves = jax.tree.leaves((operator.in_structure(), operator.out_structure()))
         dtype = reduce(jnp.promote_types, (leaf.dtype for leaf in leaves), matrix.dtype)
-        (matrix,), _ = _arguments.common(matrix.astype(dtype))
+        (matrix,), _ = arguments.promote_arrays(matrix.astype(dtype))
         m, n = matrix.shape
         deep = H(matrix) if m < n else matrix
-        factors: tuple[Array, ...] = ()
+        factors: Sequence[Array] = ()
         if 0 not in matrix.shape:  # LAPACK takes no empty ones
-            factors = pseudoinverse(deep, rcond=self.rcond, pivoting=True).factors
+            factors = factor_pseudoinverse(deep, rcond=self.rcond, pivoting=True).arrays
         way = _Way(adjoint=m < n, conjugate=False)
         return _State(deep, factors, way, internal.pack_structures(operator))
 
@@ -100,7 +102,8 @@ class PivotedQR(lx.AbstractLinearSolver[_State]):
             x = jnp.zeros(state.a.shape[0 if state.way.adjoint else 1], state.a.dtype)
             solution = internal.unravel_solution(x, state.structures)
             return solution, lx.RESULTS.successful, {"rank": jnp.zeros((), jnp.int32)}
-        inverse = Pseudoinverse(state.a, state.factors, pivoting=True)
+        names = name_arrays(*state.a.shape, pivoting=True)
+        inverse = Pseudoinverse(state.a, names, state.factors)
         v = internal.ravel_vector(vector, state.structures)[:, None].astype(state.a.dtype)
         v = v.conj() if state.way.conjugate else v
         x = inverse.solve_adjoint(v) if state.way.adjoint else inverse.solve(v)

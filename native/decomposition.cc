@@ -204,10 +204,14 @@ bool sort_columns(const S* a, long m, long n, int32_t* order, Pool& pool) {
 
 template <class S>
 void decompose(const CodProblem<S>& problem, Pool& pool) {
-  const long batch = problem.batch, n = problem.n;
   factor_columns(problem, pool);
-  if (!problem.p) return std::fill(problem.rank, problem.rank + batch, static_cast<int32_t>(n));
-  for (long b = 0; b < batch; ++b) find_rank(problem.slice(b, 1), pool);
+  if (!problem.p) {
+    if (problem.rank) {
+      std::fill(problem.rank, problem.rank + problem.batch, static_cast<int32_t>(problem.n));
+    }
+    return;
+  }
+  for (long b = 0; b < problem.batch; ++b) find_rank(problem.slice(b, 1), pool);
 }
 
 template <class S>

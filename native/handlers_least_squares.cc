@@ -4,45 +4,60 @@
 namespace jaxqr {
 namespace {
 
-// A decomposition's arrays, results or operands: jaxqr/_cod.py says which of them are empty when.
-template <class S>
-CodProblem<S> decomposition(Call& call, bool pivoting, const Buffer& h, const Buffer& tau,
-                            const Buffer& h1, const Buffer& tau1, const Buffer& p,
-                            const Buffer& rank, const Buffer& hz, const Buffer& tauz) {
+// The arrays of a decomposition, results or operands, by the names that
+// jaxqr/_lstsq/decomposition.py gives them: those that there are. `other` takes buffers of other
+// names and says whether it knows the name.
+template <class S, class Remaining, class Other>
+CodProblem<S> decomposition(Call& call, const Remaining& buffers, const std::string& names,
+                            const Other& other) {
   const long m = call.rows(), n = call.cols();
-  if (m < n) call.fail("a decomposition needs a deep matrix, got " + describe(h));
-  const bool twice = pivoting && h1.dimensions().size() && h1.dimensions().back() == n && n > 0;
-  const long inner = twice ? n : 0, extra = pivoting ? n : 0;
+  if (m < n) call.fail("a decomposition needs at least as many rows as columns");
   CodProblem<S> cod{call.batch(), m, n, 0};
-  cod.h = call.matrix<S>("h", h, m, n);
-  cod.tau = call.data<S>("tau", tau, kDataType<S>, {n});
-  S* inner_h = call.matrix<S>("h1", h1, inner, inner);
-  S* inner_tau = call.data<S>("tau1", tau1, kDataType<S>, {inner});
-  cod.rank = call.data<int32_t>("rank", rank, ffi::S32, {});
-  int32_t* order = call.data<int32_t>("p", p, ffi::S32, {extra});
-  S* z = call.matrix<S>("hz", hz, extra, extra);
-  S* z_tau = call.data<S>("tauz", tauz, kDataType<S>, {extra});
-  if (twice) {
-    cod.h1 = inner_h;
-    cod.tau1 = inner_tau;
-  }
-  if (pivoting) {
-    cod.p = order;
-    cod.hz = z;
-    cod.tauz = z_tau;
+  int outer = 0, inner = 0, revealing = 0;  // how many arrays there are of each kind
+  for_named(call, buffers, names, [&](std::string_view name, const Buffer& buffer) {
+    const auto matrix = [&](S*& to, int& kind, long rows) {
+      to = call.matrix<S>(std::string(name).c_str(), buffer, rows, n);
+      ++kind;
+    };
+    const auto vector = [&](auto*& to, int& kind, ffi::DataType dtype) {
+      to = call.data<std::remove_reference_t<decltype(*to)>>(std::string(name).c_str(), buffer,
+                                                              dtype, {n});
+      ++kind;
+    };
+    if (name == "h") {
+      matrix(cod.h, outer, m);
+    } else if (name == "tau") {
+      vector(cod.tau, outer, kDataType<S>);
+    } else if (name == "h1") {
+      matrix(cod.h1, inner, n);
+    } else if (name == "tau1") {
+      vector(cod.tau1, inner, kDataType<S>);
+    } else if (name == "p") {
+      vector(cod.p, revealing, ffi::S32);
+    } else if (name == "rank") {
+      cod.rank = call.data<int32_t>("rank", buffer, ffi::S32, {});
+      ++revealing;
+    } else if (name == "hz") {
+      matrix(cod.hz, revealing, n);
+    } else if (name == "tauz") {
+      vector(cod.tauz, revealing, kDataType<S>);
+    } else if (!other(name, buffer)) {
+      call.fail("unknown factor " + std::string(name));
+    }
+  });
+  if (outer != 2 || inner % 2 || revealing % 4 || (inner && !revealing)) {
+    call.fail("no decomposition has just the factors " + names);
   }
   return cod;
 }
 
-ffi::Error decompose_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::Result<Buffer> h,
-                             ffi::Result<Buffer> tau, ffi::Result<Buffer> h1,
-                             ffi::Result<Buffer> tau1, ffi::Result<Buffer> p,
-                             ffi::Result<Buffer> rank, ffi::Result<Buffer> hz,
-                             ffi::Result<Buffer> tauz, double rcond, bool pivoting) {
+ffi::Error decompose_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingRets results,
+                             double rcond, std::string_view factors) {
   Call call(a);
   return for_dtype(call.dtype(), [&](auto scalar) {
     using S = decltype(scalar);
-    auto cod = decomposition<S>(call, pivoting, *h, *tau, *h1, *tau1, *p, *rank, *hz, *tauz);
+    const auto none = [](std::string_view, const Buffer&) { return false; };
+    auto cod = decomposition<S>(call, results, std::string(factors), none);
     if (call.failed()) return call.error();
     cod.rcond = rcond;
     cod.a = static_cast<const S*>(a.untyped_data());
@@ -52,28 +67,37 @@ ffi::Error decompose_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::Result<Buf
   });
 }
 
-ffi::Error pseudoinverse_handler(ffi::ThreadPool xla_pool, Buffer a, Buffer h, Buffer tau,
-                                 Buffer h1, Buffer tau1, Buffer p, Buffer rank, Buffer hz,
-                                 Buffer tauz, Buffer v, ffi::Result<Buffer> out,
-                                 std::string_view operation, bool pivoting) {
+Operation operation_of(Call& call, std::string_view name) {
+  if (name == "solve") return Operation::kSolve;
+  if (name == "solve_adjoint") return Operation::kSolveAdjoint;
+  if (name == "gram") return Operation::kGram;
+  if (name != "null") call.fail("unknown operation " + std::string(name));
+  return Operation::kNull;
+}
+
+// Its operands are A, the factors by name, and V.
+ffi::Error pseudoinverse_handler(ffi::ThreadPool xla_pool, Buffer a, ffi::RemainingArgs operands,
+                                 ffi::Result<Buffer> out, std::string_view operation,
+                                 std::string_view factors) {
   Call call(a);
   return for_dtype(call.dtype(), [&](auto scalar) {
     using S = decltype(scalar);
-    PseudoinverseProblem<S> problem{
-        decomposition<S>(call, pivoting, h, tau, h1, tau1, p, rank, hz, tauz), 0, {}};
-    problem.s = v.dimensions().size() ? v.dimensions().back() : 0;
-    if (operation == "solve") {
-      problem.operation = Operation::kSolve;
-    } else if (operation == "solve_adjoint") {
-      problem.operation = Operation::kSolveAdjoint;
-    } else if (operation == "gram") {
-      problem.operation = Operation::kGram;
-    } else if (operation == "null") {
-      problem.operation = Operation::kNull;
-    } else {
-      call.fail("unknown operation " + std::string(operation));
-    }
-    problem.v = call.matrix<S>("v", v, problem.rows_in(), problem.s);
+    PseudoinverseProblem<S> problem{};
+    problem.cod.m = call.rows();
+    problem.cod.n = call.cols();
+    problem.operation = operation_of(call, operation);
+    const S* v = nullptr;
+    long columns = 0;
+    const auto right_hand_sides = [&](std::string_view name, const Buffer& buffer) {
+      if (name != "v") return false;
+      columns = buffer.dimensions().size() ? buffer.dimensions().back() : 0;
+      v = call.matrix<S>("v", buffer, problem.rows_in(), columns);
+      return true;
+    };
+    const std::string names = std::string(factors) + ",v";
+    problem.cod = decomposition<S>(call, operands, names, right_hand_sides);
+    problem.s = columns;
+    problem.v = v;
     problem.out = call.matrix<S>("out", *out, problem.rows_out(), problem.s);
     if (call.failed()) return call.error();
     XlaPool pool(xla_pool);
@@ -114,33 +138,18 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_cod, jaxqr::decompose_handler,
                               jaxqr::ffi::Ffi::Bind()
                                   .Ctx<jaxqr::ffi::ThreadPool>()
                                   .Arg<jaxqr::Buffer>()
-                                  .Ret<jaxqr::Buffer>()
-                                  .Ret<jaxqr::Buffer>()
-                                  .Ret<jaxqr::Buffer>()
-                                  .Ret<jaxqr::Buffer>()
-                                  .Ret<jaxqr::Buffer>()
-                                  .Ret<jaxqr::Buffer>()
-                                  .Ret<jaxqr::Buffer>()
-                                  .Ret<jaxqr::Buffer>()
+                                  .RemainingRets()
                                   .Attr<double>("rcond")
-                                  .Attr<bool>("pivoting"));
+                                  .Attr<std::string_view>("factors"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_pseudoinverse, jaxqr::pseudoinverse_handler,
                               jaxqr::ffi::Ffi::Bind()
                                   .Ctx<jaxqr::ffi::ThreadPool>()
                                   .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
-                                  .Arg<jaxqr::Buffer>()
+                                  .RemainingArgs()
                                   .Ret<jaxqr::Buffer>()
                                   .Attr<std::string_view>("operation")
-                                  .Attr<bool>("pivoting"));
+                                  .Attr<std::string_view>("factors"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_lstsq, jaxqr::lstsq_handler,
                               jaxqr::ffi::Ffi::Bind()

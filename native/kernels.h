@@ -119,7 +119,7 @@ struct DerivativeProblem {
   }
 };
 
-// The complete orthogonal decomposition of a deep matrix, as jaxqr/_cod.py says: A P = Q R, or
+// The complete orthogonal decomposition of a deep matrix, as jaxqr/_lstsq/decomposition.py says: A P = Q R, or
 // A P0 = Q0 R0 and R0 P1 = Q1 R if `h1` is not null, and for a rank r < n [R11 R12]^H = Z T. All
 // by rows.
 template <class S>
@@ -132,7 +132,7 @@ struct CodProblem {
   S* h1 = nullptr;          // n x n
   S* tau1 = nullptr;        // n
   int32_t* p = nullptr;     // n; null: no pivoting, and the rank is n by assumption
-  int32_t* rank = nullptr;  // 1
+  int32_t* rank = nullptr;  // 1; may be null where p is
   S* hz = nullptr;          // n x n
   S* tauz = nullptr;        // n
 
@@ -142,7 +142,7 @@ struct CodProblem {
     if (a) part.a += first * m * n;
     part.h += first * m * n;
     if (tau) part.tau += first * n;
-    part.rank += first;
+    if (rank) part.rank += first;
     if (h1) {
       part.h1 += first * n * n;
       part.tau1 += first * n;

@@ -67,9 +67,9 @@ def _find(library: str) -> str:
 
 def own_width() -> int:
     """Bytes of the vectors that this processor has."""
-    from jaxqr._lowering import native
+    from jaxqr._lowering import kernels
 
-    return next(width for width, name in WIDTHS.items() if name in native.status().split(", "))
+    return next(width for width, name in WIDTHS.items() if name in kernels.status().split(", "))
 
 
 def _build(folder: Path, sanitizer: str, width: int) -> Path:

@@ -144,7 +144,7 @@ def test_a_hopelessly_long_call_has_one_block():
 
 
 def test_the_header_names_the_kernels():
-    assert machine.describe([])["jaxqr runs"] == jaxqr._lowering.native.status()
+    assert machine.describe([])["jaxqr runs"] == jaxqr._lowering.kernels.status()
 
 
 def test_growth_is_drawn_alike_from_what_was_saved(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from jax import export
 
 import jaxqr
-from jaxqr._lowering import native
+from jaxqr._lowering import kernels
 from matrices import normal
 
 A = normal((6, 4))
@@ -46,9 +46,9 @@ GROUPS = {
 def way(request, monkeypatch):
     if request.param == "no kernels":
         jax.clear_caches()
-        monkeypatch.setattr(native, "available", lambda: False)
-    elif not native.available():
-        pytest.skip(native.status())
+        monkeypatch.setattr(kernels, "available", lambda: False)
+    elif not kernels.available():
+        pytest.skip(kernels.status())
     yield
     jax.clear_caches()
 
@@ -154,13 +154,13 @@ with open(sys.argv[1], "wb") as file:
 LOAD = """
 import pickle, sys, jax, numpy as np, jaxqr
 from jax.experimental import serialize_executable
-from jaxqr._lowering import native
+from jaxqr._lowering import kernels
 with open(sys.argv[1], "rb") as file:
     a, executable, want = pickle.load(file)
 (q, r), x = serialize_executable.deserialize_and_load(*executable)(a)
 assert abs(q @ r - a).max() < 1e-4
 assert abs(x - want).max() < 1e-4
-assert native.REGISTERED[0] is None or native._load.cache_info().currsize == 0
+assert kernels.REGISTERED[0] is None or kernels._load.cache_info().currsize == 0
 """
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import jaxqr
-from jaxqr._lowering import native
+from jaxqr._lowering import kernels
 from matrices import DTYPES, FACTORIZATIONS, adjoint, householder, normal, pivots
 from meshes import mesh_of
 
@@ -54,7 +54,7 @@ def power_of_two(sizes, dtype):
 def grades(n, dtype):
     """The powers of two for n columns, several times."""
     info = np.finfo(dtype)
-    if np.dtype(dtype) == np.complex64 and not native.available():
+    if np.dtype(dtype) == np.complex64 and not kernels.available():
         # entries of R are flushed to zero that are small beside the others of a tiny column
         return [d for d in all_grades(n, dtype) if np.min(d) > 2.0**16 * info.tiny]
     return all_grades(n, dtype)

@@ -4,10 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxqr._lowering import native
+from jaxqr._lowering import kernels
+from jaxqr._lstsq.decomposition import array_results
 from matrices import normal
 
-needs_kernels = pytest.mark.skipif(not native.available(), reason=native.status())
+needs_kernels = pytest.mark.skipif(not kernels.available(), reason=kernels.status())
 
 
 F4, I4 = np.float32, np.int32
@@ -19,12 +20,13 @@ def zeros(*shape, dtype=F4):
     return np.zeros(shape, dtype)
 
 
-def factors(batch, m, n, pivoting=True, twice=False):
-    """The shapes and dtypes of a decomposition, of matrices with full rank."""
-    inner, extra = n * twice, n * pivoting
-    shapes = ((m, n), (n,), (inner, inner), (inner,), (extra,), (), (extra, extra), (extra,))
-    dtypes = (F4, F4, F4, F4, I4, I4, F4, F4)
-    return [((*batch, *s), d) for s, d in zip(shapes, dtypes, strict=True)]
+REVEALED = "h,tau,p,rank,hz,tauz"
+
+
+def factors(batch, m, n, names=REVEALED):
+    """The shapes and dtypes of the arrays of a decomposition, of matrices with full rank."""
+    results = array_results(m, n, names.split(","))
+    return [((*batch, *shape), dtype or F4) for shape, dtype in results]
 
 
 def bad_calls():
@@ -66,18 +68,25 @@ def bad_calls():
 
 def bad_decompositions():
     a = normal((5, 3), "float32")
-    options = {"rcond": 0.1, "pivoting": False}
-    yield (
-        "two factors without pivoting",
-        ("jaxqr_cod", (a,), factors((), 5, 3, False, True), options),
-    )
+    for names in (
+        *("h,tau,h1,tau1", "h", "h,tau,p", "h,tau,h1,p,rank,hz,tauz", "h,tau,v", "h,tau,tau1"),
+        *("h,h", "h,tau,p,rank,hz,tauz,tauz"),
+    ):
+        known = names.replace("v", "tau")
+        options = {"rcond": 0.1, "factors": names}
+        yield f"factors {names}", ("jaxqr_cod", (a,), factors((), 5, 3, known), options)
 
-    def gram(*, n=3, columns=2, **values):
-        given = [np.zeros(s, d) for s, d in factors((), n + 2, n)]
-        given[4], given[5] = values.get("p", np.arange(n, dtype=I4)), values.get("rank", I4(n))
-        operands, options = (zeros(n + 2, n), *given), {"operation": "gram", "pivoting": True}
+    def gram(*, n=3, columns=2, names=REVEALED, operation="gram", **values):
+        values = {"p": np.arange(n, dtype=I4), "rank": I4(n), **values}
+        shapes = zip(REVEALED.split(","), factors((), n + 2, n), strict=True)
+        given = [values.get(name, np.zeros(*shape)) for name, shape in shapes]
+        operands, options = (zeros(n + 2, n), *given), {"operation": operation, "factors": names}
         v = zeros(n, columns)
         return "jaxqr_pseudoinverse", (*operands, v), [(v.shape, F4)], options
+
+    yield "unknown operation", gram(operation="inverse")
+    yield "fewer names than factors", gram(names="h,tau")
+    yield "v among the factors", gram(names=f"{REVEALED},v")
 
     yield "rank beyond n", gram(rank=I4(10**6))
     yield "negative rank", gram(rank=I4(-1))
@@ -113,12 +122,12 @@ def empty_calls():
         yield "jaxqr_ormqr", [h, tau, c], [c], {"left": True, "adjoint": False}
         yield "jaxqr_qr_jvp", [q, r, a], [q, r], {**DERIVATIVE, "outputs": "q,r"}
         yield "jaxqr_qr_vjp", [q, r, q, r], [a], {**DERIVATIVE, "inputs": "q,r"}
-        cod, options = factors((0,), m, n), {"rcond": 0.1, "pivoting": True}
-        yield "jaxqr_cod", [a], cod, options
-        options_v = {"operation": "solve", "pivoting": True}
-        yield "jaxqr_pseudoinverse", [a, *cod, c], [((0, n, 2), F4)], options_v
+        cod, options = factors((0,), m, n), {"factors": REVEALED}
+        yield "jaxqr_cod", [a], cod, {**options, "rcond": 0.1}
+        options["operation"] = "solve"
+        yield "jaxqr_pseudoinverse", [a, *cod, c], [((0, n, 2), F4)], options
         results = [((0, n, 2), F4), ((0, 2), F4), ((0,), I4)]
-        yield "jaxqr_lstsq", [a, c], results, options
+        yield "jaxqr_lstsq", [a, c], results, {"rcond": 0.1, "pivoting": True}
 
 
 @needs_kernels
@@ -134,13 +143,3 @@ def test_a_cotangent_of_nothing_is_zero():
     options = {**DERIVATIVE, "inputs": ""}
     (a,) = run("jaxqr_qr_vjp", [q, r], [((5, 3), F4)], options)
     np.testing.assert_array_equal(a, np.zeros((5, 3)))
-
-
-@needs_kernels
-def test_without_pivoting_no_rank_is_looked_at():
-    a, v = normal((5, 3), "float32"), normal((5, 2), "float32", seed=1)
-    cod = run("jaxqr_cod", [a], factors((), 5, 3, False), {"rcond": 0.1, "pivoting": False})
-    cod[5] = I4(10**6)
-    options = {"operation": "solve", "pivoting": False}
-    (x,) = run("jaxqr_pseudoinverse", [a, *cod, v], [((3, 2), F4)], options)
-    np.testing.assert_allclose(x, np.linalg.pinv(a) @ v, rtol=0, atol=1e-5)

@@ -12,7 +12,7 @@ from test_rank import DEFICIENT, deficient
 
 import jaxqr
 from foreign_platform import UNCHECKED, gradient, lowered_for
-from jaxqr._cod import factored_twice
+from jaxqr._lstsq.decomposition import is_factored_twice
 from matrices import DTYPES, adjoint, norm, normal
 
 SHAPES = ((8, 3), (5, 5), (3, 8), (1, 1))
@@ -101,7 +101,7 @@ def test_every_dtype(shape, dtype):
 
 @pytest.mark.parametrize("rank", [256, 200])
 def test_a_large_and_much_deeper_matrix_is_factored_twice(rank):
-    assert factored_twice(1024, 256)
+    assert is_factored_twice(1024, 256)
     a = of_rank(rank, (1024, 256)) * 2.0 ** (np.arange(256) % 7)
     b = normal((1024, 1), seed=9)
     x, residuals, got = jaxqr.lstsq(a, b)

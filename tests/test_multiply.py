@@ -12,7 +12,7 @@ import scipy.linalg
 from test_derivatives import differences, pairing, relative_error
 
 import jaxqr
-from jaxqr._lowering import native as lowering
+from jaxqr._lowering import kernels as lowering
 from matrices import normal, separated
 
 SHAPES = ((7, 4), (5, 5), (4, 7))

@@ -18,11 +18,12 @@ import pytest
 from sanitizers import COMPILER, ROOT, own_width, sanitize
 
 import jaxqr
-from jaxqr._lowering import native
-from jaxqr._qr_primitive import _compute
+from jaxqr._core.mirror import mirror_body
+from jaxqr._factor.qr_primitive import _factor, qr_p
+from jaxqr._lowering import kernels
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio
 
-needs_kernels = pytest.mark.skipif(not native.available(), reason=native.status())
+needs_kernels = pytest.mark.skipif(not kernels.available(), reason=kernels.status())
 needs_compiler = pytest.mark.skipif(
     COMPILER is None or platform.system() != "Linux", reason="no compiler with sanitizers"
 )
@@ -39,12 +40,12 @@ def python(code, **environment):
 
 
 def test_a_compiler_means_kernels():
-    built = native.FOLDER / "libjaxqr-baseline.so"
+    built = kernels.FOLDER / "libjaxqr-baseline.so"
     assert built.exists() or COMPILER is None, "a compiler is there, but no kernels were built"
 
 
 def test_they_can_be_left_unused():
-    code = "from jaxqr._lowering import native; print(native.available(), native.status())"
+    code = "from jaxqr._lowering import kernels; print(kernels.available(), kernels.status())"
     done = python(code, JAXQR_NATIVE="0")
     assert done.stdout.strip() == "False jaxlib's LAPACK (JAXQR_NATIVE=0)", done.stderr
 
@@ -60,11 +61,11 @@ def test_required_kernels_that_are_missing_are_an_error(tmp_path):
 
 
 @needs_kernels
-@pytest.mark.parametrize("name", native.INSTRUCTION_SETS)
+@pytest.mark.parametrize("name", kernels.INSTRUCTION_SETS)
 def test_every_instruction_set_passes_the_check_up(name):
     done = python("import jaxqr.__main__ as m; m.main()", JAXQR_INSTRUCTION_SET=name)
-    best = native.INSTRUCTION_SETS.index(native.status().split(", ")[1])
-    if native.INSTRUCTION_SETS.index(name) <= best:
+    best = kernels.INSTRUCTION_SETS.index(kernels.status().split(", ")[1])
+    if kernels.INSTRUCTION_SETS.index(name) <= best:
         assert "all checks passed" in done.stdout, done.stdout + done.stderr
         assert f"own kernels, {name}" in done.stdout
     else:  # never an illegal instruction
@@ -83,7 +84,7 @@ def test_a_build_is_chosen_if_the_processor_has_all_that_its_level_means():
         {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
     )
     best = next((i for i, level in enumerate(levels) if not level <= flags), len(levels))
-    library = ctypes.CDLL(str(native.FOLDER / "libjaxqr-baseline.so"))
+    library = ctypes.CDLL(str(kernels.FOLDER / "libjaxqr-baseline.so"))
     assert library.jaxqr_instruction_set() == best
 
 
@@ -107,13 +108,13 @@ def exported_symbols(path):
 
 @needs_kernels
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads ELF")
-@pytest.mark.parametrize("name", native.INSTRUCTION_SETS)
+@pytest.mark.parametrize("name", kernels.INSTRUCTION_SETS)
 def test_nothing_but_the_calls_is_exported(name):
-    path = native.FOLDER / f"libjaxqr-{name}.so"
+    path = kernels.FOLDER / f"libjaxqr-{name}.so"
     if not path.exists():
         pytest.skip(f"{path.name} was not built")
     others = {"jaxqr_set_routines", "jaxqr_instruction_set"}
-    assert set(exported_symbols(path)) == others | set(native.TARGETS)
+    assert set(exported_symbols(path)) == others | set(kernels.TARGETS)
 
 
 # ------------------------------------------------------------------- the same either way
@@ -129,8 +130,8 @@ def test_kernels_agree_with_lapack(shape, dtype):
     names = ("q", "r", "h", "tau")
     for transposed in (False, True):
         options = {"outputs": names, "pivoting": "none", "transposed": transposed}
-        ours = jaxqr._qr_primitive.qr_p.bind(a, **options)
-        theirs = jax.jit(functools.partial(_compute, **options))(a)
+        ours = qr_p.bind(a, **options)
+        theirs = jax.jit(functools.partial(mirror_body(_factor), **options))(a)
         for name, x, y in zip(names, ours, theirs, strict=True):
             eps = float(jnp.finfo(dtype).eps)
             tolerance = 200 * max(shape[-2:]) * eps * float(jnp.max(jnp.abs(y)))

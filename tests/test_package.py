@@ -9,7 +9,7 @@ import pytest
 
 import jaxqr
 from jaxqr.__main__ import main
-from jaxqr._lowering import native
+from jaxqr._lowering import kernels
 
 
 def test_all_is_the_public_api():
@@ -33,7 +33,7 @@ def test_public_functions_are_documented(name):
 def test_the_check_up_passes(capsys):
     assert main() == 0
     report = capsys.readouterr().out
-    cpu = "own kernels" if native.available() else "LAPACK"
+    cpu = "own kernels" if kernels.available() else "LAPACK"
     for word in ("jaxqr " + jaxqr.__version__, cpu, "cuSOLVER", "pivoted qr", "all checks"):
         assert word in report
 
@@ -48,7 +48,7 @@ def test_importing_changes_no_configuration():
     program = (
         "import jax; before = dict(jax.config.values); import jaxqr; "
         "assert dict(jax.config.values) == before; "
-        "import sys; from jaxqr._lowering import native; "
-        "assert ('scipy.linalg' in sys.modules) == (native.REGISTERED[0] is None)"
+        "import sys; from jaxqr._lowering import kernels; "
+        "assert ('scipy.linalg' in sys.modules) == (kernels.REGISTERED[0] is None)"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

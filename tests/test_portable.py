@@ -8,7 +8,7 @@ import scipy.linalg
 
 import jaxqr
 from foreign_platform import difference, run
-from jaxqr._householder import geqp3_p, geqrf_p, orgqr_p, ormqr_p
+from jaxqr._factor.packed import geqp3_p, geqrf_p, orgqr_p, ormqr_p
 from jaxqr._lowering import portable
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio, separated
 

@@ -8,7 +8,7 @@ import scipy.linalg
 
 import jaxqr
 from foreign_platform import lowered_for, run, targets
-from jaxqr._lowering import native
+from jaxqr._lowering import kernels
 from matrices import (
     DTYPES,
     FACTORIZATIONS,
@@ -238,7 +238,7 @@ def test_a_sharded_batch_stays_where_it_is():
     assert "all-gather" not in text
     # without kernels one boolean: whether any matrix has columns that differ too much in size
     sums = [line for line in text.splitlines() if " all-reduce(" in line]
-    assert len(sums) <= (0 if native.available() else 1)
+    assert len(sums) <= (0 if kernels.available() else 1)
     assert all("pred[]" in line.split(" all-reduce(")[0] for line in sums)
     q, _, p = compiled(jax.device_put(a, sharding))
     assert q.sharding.is_equivalent_to(sharding, q.ndim)

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxqr
-from jaxqr import _tsqr
+from jaxqr._sharded import row_qr
 from meshes import QUICK
 
 COLLECTIVE = re.compile(
@@ -105,7 +105,7 @@ def test_devices_send_triangles_however_many_rows_they_have(loss, dtype):
 
 
 def test_on_more_devices_triangles_are_exchanged_in_pairs(monkeypatch):
-    monkeypatch.setattr(_tsqr, "GATHERED", 4)
+    monkeypatch.setattr(row_qr, "GATHERED", 4)
     jax.clear_caches()  # which know 8
     try:
         found = collectives(compiled(slope("tsqr"), (800, 5), 8, options=QUICK))

@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 import jaxqr
-from jaxqr import _tsqr
+from jaxqr._sharded import row_qr
 from matrices import LIMIT, normal, orthogonality_ratio, residual_ratio, separated
 from meshes import (
     X,
@@ -62,7 +62,7 @@ def rows_spec(a, names):
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_derivatives_are_those_of_the_whole_matrix(monkeypatch, case):
     shape, dtype, kind, devices, gathered = CASES[case]
-    monkeypatch.setattr(_tsqr, "GATHERED", gathered)
+    monkeypatch.setattr(row_qr, "GATHERED", gathered)
     names = XY[: len(devices)]
     a, da = matrix(shape, dtype), normal(shape, dtype, seed=1)
     spec = rows_spec(a, names)
@@ -139,7 +139,7 @@ def test_a_batch_is_mapped_inside_shard_map_and_outside():
 
 @pytest.mark.parametrize("gathered", [1, 8])
 def test_r_is_the_same_on_all_devices_for_every_number_of_them(monkeypatch, gathered):
-    monkeypatch.setattr(_tsqr, "GATHERED", gathered)
+    monkeypatch.setattr(row_qr, "GATHERED", gathered)
     a = separated((120, 4))
     want = dense(a).R
     for devices in (1, 2, 3, 5, 8):

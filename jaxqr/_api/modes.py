@@ -1,0 +1,78 @@
+"""What the factorizations have in common: checked arguments, and results by mode."""
+
+from typing import Any
+
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxqr._core import arguments
+from jaxqr._core.algebra import exceeds, extend
+from jaxqr._core.results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
+from jaxqr._factor.pivoting import METHODS, Pivoting
+from jaxqr._factor.qr_primitive import factor
+from jaxqr._factor.signs import make_diagonal_positive
+from jaxqr._sharded.row_blocks import refuse_gathering
+
+
+def check_arguments(
+    function: str,
+    a: ArrayLike,
+    mode: str,
+    pivoting: Pivoting,
+    positive_diagonal: bool,
+    modes: tuple[str, ...],
+) -> tuple[Array, Pivoting, bool]:
+    """Check the arguments of `function`, which has the given modes, and convert them."""
+    a = arguments.convert_array(function, "a", a)
+    refuse_gathering(function, "a", a)
+    arguments.require_choice(function, "mode", mode, modes)
+    pivoting = arguments.require_choice(function, "pivoting", pivoting, tuple(METHODS))
+    positive = arguments.require_choice(
+        function, "positive_diagonal", positive_diagonal, (True, False)
+    )
+    if mode == "raw" and positive:
+        raise ValueError(
+            f"{function}: positive_diagonal must be False in mode 'raw', as reflectors fix the "
+            "signs, got True"
+        )
+    return a, pivoting, positive
+
+
+def factor_by_mode(
+    a: Array, mode: str, pivoting: Pivoting, positive_diagonal: bool, transposed: bool = False
+) -> Any:
+    """Factor by the primitive and make of its outputs what the mode returns.
+
+    If `transposed`, `a` is the transpose of what is factored, and so are Q and R and what h
+    stands for: `lq`'s results, under the names of QR's.
+    """
+    (a,), dtype = arguments.promote_arrays(a)
+    m, n = a.shape[-2:][::-1] if transposed else a.shape[-2:]
+    q_name = "q_full" if mode == "complete" and exceeds(m, n) else "q"
+    outputs = {"r": ("r",), "raw": ("h", "tau")}.get(mode, (q_name, "r"))
+    if pivoting:
+        outputs += ("p",)
+    found = factor(a, *outputs, pivoting=METHODS[pivoting].name, transposed=transposed)
+    values = dict(zip(outputs, found, strict=True))
+    p = values.get("p")
+    if mode == "raw":
+        h = values["h"] if transposed else values["h"].mT  # NumPy's convention
+        h, tau = h.astype(dtype), values["tau"].astype(dtype)
+        return RawResult(h, tau) if p is None else PivotedRawResult(h, tau, p)
+    q, r = values.get(q_name), values["r"]
+    if positive_diagonal:
+        q, r = _make_positive(q, r, transposed)
+    r = r.astype(dtype)
+    if q is None:
+        return r if p is None else PivotedR(r, p)
+    if q_name == "q_full":
+        r = extend(r, m, -1 if transposed else -2)
+    q = q.astype(dtype)
+    return QRResult(q, r) if p is None else PivotedQRResult(q, r, p)
+
+
+def _make_positive(q: Array | None, r: Array, transposed: bool) -> tuple[Array | None, Array]:
+    if not transposed:
+        return make_diagonal_positive(q, r)
+    q, r = make_diagonal_positive(None if q is None else q.mT, r.mT)
+    return None if q is None else q.mT, r.mT

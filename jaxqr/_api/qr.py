@@ -1,0 +1,132 @@
+"""QR: from the arguments and the mode to the primitive and back."""
+
+from typing import Any, Literal, overload
+
+import jax
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxqr._api.modes import check_arguments, factor_by_mode
+from jaxqr._api.tsqr import tsqr
+from jaxqr._core import arguments
+from jaxqr._core.results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
+from jaxqr._core.settings import calling
+from jaxqr._factor.pivoting import Pivoted, Pivoting
+from jaxqr._sharded.row_blocks import find_row_axes
+
+_Formed = Literal["reduced", "complete"]
+_No = Literal[False]
+
+
+# fmt: off
+@overload
+def qr(a: ArrayLike, mode: _Formed = ..., *, pivoting: _No = ..., positive_diagonal: bool = ...) -> QRResult: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: _Formed = ..., *, pivoting: Pivoted, positive_diagonal: bool = ...) -> PivotedQRResult: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: Literal["r"], *, pivoting: _No = ..., positive_diagonal: bool = ...) -> Array: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: Literal["r"], *, pivoting: Pivoted, positive_diagonal: bool = ...) -> PivotedR: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: Literal["raw"], *, pivoting: _No = ..., positive_diagonal: _No = ...) -> RawResult: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: Literal["raw"], *, pivoting: Pivoted, positive_diagonal: _No = ...) -> PivotedRawResult: ...  # noqa: E501
+@overload
+def qr(a: ArrayLike, mode: str, *, pivoting: Pivoting = ..., positive_diagonal: bool = ...) -> Any: ...  # noqa: E501
+# fmt: on
+def qr(
+    a: ArrayLike,
+    mode: str = "reduced",
+    *,
+    pivoting: Pivoting = False,
+    positive_diagonal: bool = False,
+) -> Any:
+    """Factor matrices into an orthonormal Q and an upper triangular R: ``a = Q @ R``.
+
+    Args:
+        a: array (..., m, n), real or complex; k = min(m, n). Integers and booleans are promoted
+            to the default floating dtype; half precision is factored, and differentiated, in
+            single precision and rounded at the end.
+        mode: "reduced" for Q (..., m, k) and R (..., k, n); "complete" for Q (..., m, m) and
+            R (..., m, n); "r" for R (..., k, n) alone; "raw" for the packed reflectors
+            h (..., n, m), transposed as in NumPy, and tau (..., k).
+        pivoting: permute the columns so that abs(diag(R)) does not increase:
+            ``a[..., :, P] = Q @ R`` with P (..., n) int32 as one more result. "randomized" takes
+            blocks of pivots at a time, chosen from products with fixed random matrices: quicker
+            for large matrices (small ones get exact pivots), and abs(diag(R)) is only nearly
+            non-increasing. The pivots are the same in every call, but may be others on another
+            platform.
+        positive_diagonal: make diag(R) non-negative. That makes the factorization of a matrix
+            with independent leading columns unique, hence the same on every platform. Not in
+            mode "raw".
+
+    Returns:
+        `QRResult(Q, R)`, the array R, or `RawResult(h, tau)`; with pivoting `PivotedQRResult`,
+        `PivotedR` or `PivotedRawResult`, which end with P. diag(R) is real, also for complex
+        `a`. A NaN or an infinity makes all of its own matrix NaN and no other of the batch.
+
+    Raises:
+        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`, or
+            `positive_diagonal` in mode "raw".
+        TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
+
+    All results but P are differentiable, any number of times, forward and reverse, where the
+    leading k columns (the permuted ones) are linearly independent. A column counts as dependent
+    if its diagonal entry of R is at most 64 machine epsilons of the sum of the magnitudes in its
+    own column of R, (8.3), which rounding may leave of one that is, at any number of rows.
+    Then the derivative is that of the columns which count, and finite: with pivoting it is the
+    true first derivative of what depends on the range of `a` or on R^H R only, and the true
+    higher ones in directions that keep the rank; without, what stands after a dependent column
+    has none. A reflector with tau = 0, about which LAPACK's own choice
+    jumps, keeps its direction in "complete" and "raw" (section 4). P is constant.
+
+    Source: Roberts and Roberts, arXiv 2009.10071, equation (3); complete mode after
+    Papanicolopulos, arXiv 2409.13374; randomized pivots after Martinsson and others, arXiv
+    1512.02671, and Melnichenko and others, arXiv 2507.00976. All rules:
+    ``notebooks/derivations.md``.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp, jaxqr
+        >>> a = jax.random.normal(jax.random.key(0), (2, 5, 3))
+        >>> q, r = jaxqr.qr(a)
+        >>> bool(jnp.allclose(q @ r, a, atol=1e-5))
+        True
+        >>> q, r, p = jaxqr.qr(a, pivoting=True)
+        >>> bool(jnp.allclose(q @ r, jnp.take_along_axis(a, p[:, None, :], -1), atol=1e-5))
+        True
+
+        abs(det(R)) = sqrt(det(A^H A)), whose logarithm has the pseudo-inverse as its gradient:
+
+        >>> def volume(a):
+        ...     return jnp.sum(jnp.log(jnp.abs(jnp.diagonal(jaxqr.qr(a, mode="r")))))
+        >>> bool(jnp.allclose(jax.grad(volume)(a[0]).T, jnp.linalg.pinv(a[0]), atol=1e-4))
+        True
+    """
+    a, pivoting, positive_diagonal = check_arguments(
+        "qr", a, mode, pivoting, positive_diagonal, ("reduced", "complete", "r", "raw")
+    )
+    axes = find_row_axes("qr", a)
+    arguments.require_unsharded("qr", "a", a, 1 if axes else 2)
+    if axes:
+        return _sharded_qr(a, mode, pivoting, axes)
+    with calling("qr", a):
+        return _qr(a, mode, pivoting, positive_diagonal)
+
+
+def _sharded_qr(a: Array, mode: str, pivoting: Pivoting, axes: tuple[str, ...]) -> Any:
+    """Of rows that are sharded over `axes` of an explicit mesh."""
+    m, n = a.shape[-2:]
+    if mode not in ("reduced", "r") or pivoting or m < n:
+        raise ValueError(
+            f"qr: where rows are sharded, here over {axes}, the mode must be 'reduced' or 'r', "
+            "without pivoting, and the matrix not wide, as nothing is gathered unasked, got mode "
+            f"{mode!r}, pivoting={pivoting!r} and shape {a.shape}. To gather it call "
+            "jax.sharding.reshard(a, PartitionSpec(*batch_axes, None, None)) first; for pivots, "
+            "the pivoted qr of tsqr's R"
+        )
+    found = tsqr(a, axis_name=axes)
+    return found.R if mode == "r" else found
+
+
+# Not inlined: called eagerly, the derivative's backward pass is then one compiled program too.
+_qr = jax.jit(factor_by_mode, static_argnums=(1, 2, 3))

@@ -1,0 +1,67 @@
+"""The rule by which a primitive is mapped."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.extend.core import Primitive
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxqr._core.partition import Shape, is_sharded, partition
+from jaxqr._core.undocumented import move_batch_to_front
+
+Body = Callable[..., list[Array]]
+
+
+def batch_rule(
+    p: Primitive,
+    body: Body,
+    linear_from: int | None,
+    columnwise: Callable[..., Sequence[bool]] | None,
+    args: Sequence[Array],
+    dims: Sequence[int | None],
+    **params: Any,
+) -> tuple[list[Array], Sequence[int | None]]:
+    """Move the mapped dimension to the front of every operand and bind again."""
+    mapped, dim = next((x, d) for x, d in zip(args, dims, strict=True) if d is not None)
+    size, axis = mapped.shape[dim], partition(jax.typeof(mapped))[dim]
+
+    def is_mapped_beyond(operands: int) -> bool:
+        """Whether only operands after these are mapped, over a dimension that is not sharded."""
+        return axis is None and all(d is None for d in dims[:operands])
+
+    if columnwise is not None and is_mapped_beyond(-1) and not is_sharded(args[-1]):
+        stacked = jnp.moveaxis(args[-1], cast(int, dims[-1]), -2)
+        out = p.bind(*args[:-1], lax.collapse(stacked, stacked.ndim - 2), **params)
+        return _unstack(out, stacked.shape[-2:], columnwise(**params))
+    if linear_from is not None and is_mapped_beyond(linear_from):
+        # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
+        # take them as more columns, where `bind` would copy the fixed operands.
+        out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)
+        return out, [0] * len(out)
+
+    def to_front(x: Array, d: int | None) -> Array:
+        if d is not None or axis is None:
+            return move_batch_to_front(x, d, size)
+        # an unmapped operand must come with the sharding of the mapped dimension
+        mesh = jax.typeof(mapped).sharding.mesh
+        sharding = NamedSharding(mesh, PartitionSpec(axis, *partition(jax.typeof(x))))
+        dimensions = range(1, x.ndim + 1)
+        return lax.broadcast_in_dim(x, (size, *x.shape), dimensions, out_sharding=sharding)
+
+    out = p.bind(*map(to_front, args, dims), **params)
+    return out, [0] * len(out)
+
+
+def _unstack(
+    out: list[Array], shape: Shape, has_columns: Sequence[bool]
+) -> tuple[list[Array], list[int | None]]:
+    """The columns of results apart, as (mapped, s), and where the mapped dimension is."""
+    pairs = [
+        (x.reshape(*x.shape[:-1], *shape), x.ndim - 1) if columns else (x, None)
+        for x, columns in zip(out, has_columns, strict=True)
+    ]
+    return [x for x, _ in pairs], [dim for _, dim in pairs]

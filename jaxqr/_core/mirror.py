@@ -1,0 +1,104 @@
+"""One rule for a matrix and for its transpose: LQ is QR seen through the plain transpose.
+
+A primitive with such a mirror has a parameter `transposed`. If it is true, all of its matrices,
+operands and results, are the transposes of those that its rules speak of. The rules know nothing
+of it: they are wrapped here. (A kernel takes the parameter instead and copies nothing.)
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any
+
+from jax import Array
+from jax.extend.core import Primitive
+
+from jaxqr._core.abstract import CoreResult
+from jaxqr._core.batching import Body
+from jaxqr._core.partition import Shape
+from jaxqr._core.undocumented import zero_tangent
+
+
+def mirror_results(results: Callable[..., list[CoreResult]]) -> Callable[..., list[CoreResult]]:
+    """The shape rule."""
+
+    def mirrored(*shapes: Shape, transposed: bool, **params: Any) -> list[CoreResult]:
+        if not transposed:
+            return results(*shapes, **params)
+        plain = results(*map(_turn_shape, shapes), **params)
+        return [(_turn_shape(shape), dtype) for shape, dtype in plain]
+
+    return mirrored
+
+
+def mirror_body(body: Body) -> Body:
+    """What a primitive computes."""
+
+    def mirrored(*operands: Array, transposed: bool, **params: Any) -> list[Array]:
+        if not transposed:
+            return body(*operands, **params)
+        ndim = operands[0].ndim
+        return _turn(body(*_turn(operands, ndim), **params), ndim)
+
+    return mirrored
+
+
+def mirror_jvp(jvp: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule of forward mode, whose first argument `bind` binds primitives with the same mirror."""
+
+    @wraps(jvp)
+    def mirrored(
+        primals: Sequence[Array], tangents: Sequence[Any], *, transposed: bool, **params: Any
+    ) -> Any:
+        bind = partial(_bind, transposed)
+        if not transposed:
+            return jvp(bind, primals, tangents, **params)
+        ndim = primals[0].ndim
+        out, d_out = jvp(bind, _turn(primals, ndim), _turn(tangents, ndim), **params)
+        out = _turn(out, ndim)
+        zeros = map(zero_tangent, out)
+        d_out = [
+            _turn([d], ndim)[0] if isinstance(d, Array) else zero
+            for d, zero in zip(d_out, zeros, strict=True)
+        ]
+        return out, d_out
+
+    return mirrored
+
+
+def mirror_transpose(transpose: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule of reverse mode, as `primitive` has it, whose first argument is such a `bind`."""
+
+    @wraps(transpose)
+    def mirrored(
+        cotangents: Sequence[Any],
+        fixed: Sequence[Array],
+        wanted: Sequence[bool],
+        *,
+        transposed: bool,
+        **params: Any,
+    ) -> Any:
+        bind = partial(_bind, transposed)
+        if not transposed:
+            return transpose(bind, cotangents, fixed, wanted, **params)
+        ndim = fixed[0].ndim
+        cotangents, fixed = _turn(cotangents, ndim), _turn(fixed, ndim)
+        return _turn(transpose(bind, cotangents, fixed, wanted, **params), ndim)
+
+    return mirrored
+
+
+def _bind(transposed: bool, p: Primitive, *operands: Array, **params: Any) -> list[Array]:
+    """Bind `p` to what the rules see: XLA cancels the transposes of transposes."""
+    if not transposed:
+        return p.bind(*operands, transposed=False, **params)
+    ndim = operands[0].ndim
+    return _turn(p.bind(*_turn(operands, ndim), transposed=True, **params), ndim)
+
+
+def _turn(arrays: Sequence[Any], ndim: int) -> list[Any]:
+    """Transpose matrices, which have `ndim` dimensions; vectors and symbolic zeros stay."""
+    return [x.mT if isinstance(x, Array) and x.ndim == ndim else x for x in arrays]
+
+
+def _turn_shape(shape: Shape) -> Shape:
+    return shape[::-1]

@@ -1,0 +1,264 @@
+"""One factory: rules that speak of single matrices in, a batched, shardable primitive out.
+
+A primitive here has operands whose last one or two dimensions are the matrix (or vector) and
+whose leading dimensions are a batch, common to all operands. Its `body`, a function of arrays,
+is both its lowering on platforms without a better one and, for linear primitives, what is
+differentiated for the derivative with respect to the other operands.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import jax
+from jax import Array
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import AbstractMesh, PartitionSpec, use_abstract_mesh
+
+from jaxqr._core.abstract import CoreResult, Ranks, Signature
+from jaxqr._core.batching import Body, batch_rule
+from jaxqr._core.mirror import mirror_body, mirror_jvp, mirror_results, mirror_transpose
+from jaxqr._core.partition import axis_names, partition
+from jaxqr._core.settings import fixed_settings, with_fixed_settings
+from jaxqr._core.undocumented import (
+    bind_eagerly,
+    is_for_export,
+    lower_function,
+    register_dead_code_rule,
+    zero_cotangent,
+    zero_tangent,
+)
+
+# Computes the primitive of this name by a kernel of the package, or gives None where it is not
+# built: from the name, the operands, the results' shapes and dtypes, the number of batch
+# dimensions and the parameters.
+Kernel = Callable[..., list[Array] | None]
+
+
+def make_primitive(
+    name: str,
+    *,
+    core_ranks: Ranks,
+    results: Callable[..., list[CoreResult]],
+    body: Body,
+    linear_from: int | None = None,
+    jvp: Callable[..., Any] | None = None,
+    transpose: Callable[..., Any] | None = None,
+    map_body: bool = True,
+    columnwise: Callable[..., Sequence[bool]] | None = None,
+    varies_as_last: bool = False,
+    named_outputs: bool = False,
+    mirrored: bool = False,
+    kernel: Kernel | None = None,
+    platforms: Mapping[str, Body] | None = None,
+    exported: Mapping[str, Body] | None = None,
+) -> Primitive:
+    """Make a primitive: all that is known of it is said in this call.
+
+    Args:
+        name: the name that jaxprs show after `jaxqr_`.
+        core_ranks: how many trailing dimensions of each operand are the matrix, vector or number;
+            or a function of the parameters that tells.
+        results: the shape rule: the operands' shapes without the batch, and the parameters, to
+            the results.
+        body: what it computes, made of operations that run everywhere.
+        linear_from: the first operand in which the primitive is linear, if it is in any; -1 for
+            the last.
+        jvp: the rule of forward mode. Of a linear primitive it may be left out: then that of
+            `body` is taken for the operands in which it is not linear.
+        transpose: of a linear primitive, from the results' cotangents (symbolic zeros among them,
+            but not all), the operands before `linear_from`, and for each of the others whether its
+            cotangent is wanted, to the wanted ones.
+        map_body: of a linear primitive, mapped in linear operands alone: whether `body` is mapped,
+            whose products and solves take them as more columns. Otherwise the fixed operands are
+            copied.
+        columnwise: where the columns of the last operand are problems apart: from the parameters,
+            which results have a column for each; the others do not depend on it. A batch of that
+            operand alone then becomes more columns.
+        varies_as_last: in a shard_map the results vary over the same manual axes as the last
+            operand, whatever the others do; otherwise all operands must agree.
+        named_outputs: its parameter `outputs` names the results, of which dead code elimination
+            leaves those that are used.
+        mirrored: it has a parameter `transposed`, see ``mirror``. The rules above do not see it;
+            `jvp` and `transpose` get a function that binds primitives with the same mirror as
+            their first argument. What is below gets the parameter.
+        kernel: the package's own kernels, if they compute it on the CPU where they are built.
+        platforms: what computes it on a platform in the place of `body`, without a kernel.
+        exported: what does in a program that is exported: it runs elsewhere, also without this
+            package. By default that of `platforms`.
+
+    Returns:
+        A primitive with multiple results.
+    """
+    if mirrored:
+        results, body = mirror_results(results), mirror_body(body)
+        jvp = None if jvp is None else mirror_jvp(jvp)
+        transpose = None if transpose is None else mirror_transpose(transpose)
+    signature = Signature(name, core_ranks, results, varies_as_last)
+    p = Primitive(f"jaxqr_{name}")
+    p.multiple_results = True
+    bind_eagerly(p)
+    p.def_abstract_eval(signature.evaluate)
+    batching.primitive_batchers[p] = with_fixed_settings(
+        partial(batch_rule, p, body, linear_from if map_body else None, columnwise)
+    )
+    if jvp is None and linear_from is not None:
+        jvp = partial(_differentiate_linear, p, body, linear_from)
+    if jvp is not None:
+        ad.primitive_jvps[p] = with_fixed_settings(jvp)
+    if transpose is not None:
+        assert linear_from is not None
+        ad.primitive_transposes[p] = with_fixed_settings(
+            partial(_transpose_linear, transpose, linear_from)
+        )
+    if named_outputs:
+        register_dead_code_rule(p, _keep_outputs)
+    _register_lowerings(p, signature, body, kernel, dict(platforms or {}), dict(exported or {}))
+    return p
+
+
+def is_zero(tangent: Any) -> bool:
+    """Whether a tangent or cotangent is symbolically zero."""
+    return type(tangent) is ad.Zero
+
+
+def _keep_outputs(used: Sequence[bool], params: dict[str, Any]) -> dict[str, Any]:
+    kept = tuple(o for o, u in zip(params["outputs"], used, strict=True) if u)
+    return dict(params, outputs=kept)
+
+
+# --------------------------------------------------------------------- rules of linear primitives
+
+
+def _differentiate_linear(
+    p: Primitive,
+    body: Body,
+    linear_from: int,
+    primals: Sequence[Array],
+    tangents: Sequence[Any],
+    **params: Any,
+) -> Any:
+    """Forward mode of a primitive that is linear from operand `linear_from` on.
+
+    The tangent in the linear operands is the primitive itself; in the others it is that of the
+    body, so derivatives of every order follow.
+    """
+    out = p.bind(*primals, **params)
+    first = linear_from % len(primals) if linear_from < 0 else linear_from
+    terms = []
+    if not all(map(is_zero, tangents[first:])):
+        linear = map(ad.instantiate_zeros, tangents[first:])
+        terms.append(p.bind(*primals[:first], *linear, **params))
+    live = [i for i in range(first) if not is_zero(tangents[i])]
+    if live:
+
+        def at(*moving: Array) -> list[Array]:
+            replaced = dict(zip(live, moving, strict=True))
+            return body(*(replaced.get(i, x) for i, x in enumerate(primals)), **params)
+
+        points, directions = [primals[i] for i in live], [tangents[i] for i in live]
+        terms.append(jax.jvp(at, points, directions)[1])
+    if not terms:
+        return out, list(map(zero_tangent, out))
+    return out, [sum(pair[1:], start=pair[0]) for pair in zip(*terms, strict=True)]
+
+
+def _transpose_linear(
+    rule: Callable[..., Sequence[Array]],
+    linear_from: int,
+    cotangents: Sequence[Any],
+    *operands: Any,
+    **params: Any,
+) -> tuple[Any, ...]:
+    """JAX's form of a rule of reverse mode: None for the operands that have no cotangent."""
+    fixed, linear = operands[:linear_from], operands[linear_from:]
+    wanted = tuple(map(ad.is_undefined_primal, linear))
+    found: Any
+    if all(map(is_zero, cotangents)):
+        found = iter([zero_cotangent(x) for x, w in zip(linear, wanted, strict=True) if w])
+    else:
+        found = iter(rule(cotangents, fixed, wanted, **params))
+    return *(None for _ in fixed), *(next(found) if w else None for w in wanted)
+
+
+# ------------------------------------------------------------------------------------ lowering
+
+
+def _register_lowerings(
+    p: Primitive,
+    signature: Signature,
+    body: Body,
+    kernel: Kernel | None,
+    platforms: dict[str, Body],
+    exported: dict[str, Body],
+) -> None:
+    """Register each platform's lowering, once."""
+    _lower(p, None, body, body)
+    if kernel is not None:
+        otherwise = platforms.get("cpu", body)
+        exported = {"cpu": otherwise, **exported}
+        platforms = {**platforms, "cpu": _try_kernel(signature, kernel, otherwise)}
+    for platform, f in platforms.items():
+        _lower(p, platform, f, exported.get(platform, f))
+
+
+def _try_kernel(signature: Signature, kernel: Kernel, otherwise: Body) -> Body:
+    """Let a kernel compute the primitive where it is built."""
+
+    def compute(*operands: Array, **params: Any) -> list[Array]:
+        results = signature.find_result_types(operands, params)
+        batch_ndim = signature.batch_ndim(operands, params)
+        found = kernel(signature.name, operands, results, batch_ndim=batch_ndim, **params)
+        return otherwise(*operands, **params) if found is None else found
+
+    return compute
+
+
+def _lower(p: Primitive, platform: str | None, body: Body, exported: Body) -> None:
+    """Let `body` compute `p`, on one platform or (None) on all that have nothing of their own.
+
+    On an explicit mesh, whose shardings are known, the body runs shard by shard: XLA's partitioner
+    is not asked, which knows nothing of some custom calls.
+    """
+
+    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        avals = cast(Sequence[ShapedArray], ctx.avals_in)
+        f = exported if is_for_export(ctx) else body
+        with fixed_settings(avals):
+            if any(axis is not None for axis in partition(avals[0])):
+                return lower_function(ctx, _by_shards(f, ctx), *operands, **params)
+            # Traced on plain types: the body's loops would otherwise reject the explicit shardings
+            # and varying axes that their carries gain.
+            plain = ctx.replace(avals_in=[ShapedArray(a.shape, a.dtype) for a in avals])
+            with use_abstract_mesh(AbstractMesh((), ())):
+                return lower_function(plain, f, *operands, **params)
+
+    mlir.register_lowering(p, rule, platform=platform)
+
+
+def _by_shards(body: Body, ctx: mlir.LoweringRuleContext) -> Body:
+    """`body` on the shards of operands whose batch is sharded over an explicit mesh."""
+    avals_in, avals_out = (cast(Sequence[ShapedArray], a) for a in (ctx.avals_in, ctx.avals_out))
+    in_specs, out_specs = (
+        tuple(PartitionSpec(*partition(a)) for a in avals) for avals in (avals_in, avals_out)
+    )
+    axes = {name for entry in in_specs[0] for name in axis_names(entry)}
+
+    def shards(*operands: Array, **params: Any) -> list[Array]:
+        def plain(*blocks: Array) -> tuple[Array, ...]:
+            with use_abstract_mesh(AbstractMesh((), ())):
+                return tuple(body(*blocks, **params))
+
+        blocks = jax.shard_map(
+            plain,
+            mesh=avals_in[0].sharding.mesh,
+            in_specs=in_specs,
+            out_specs=out_specs,
+            axis_names=axes,
+            check_vma=False,  # as the types of the body's loops are plain
+        )
+        return list(blocks(*operands))
+
+    return shards

@@ -1,0 +1,102 @@
+"""Triangular solves as a linear primitive.
+
+JAX's own has a derivative with respect to the triangle that fails on an explicit mesh, at every
+order: so this one stays itself when it is differentiated, transposed or mapped.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jax import Array, lax
+
+from jaxqr._core.abstract import CoreResult
+from jaxqr._core.algebra import mm, row_minus_column, where
+from jaxqr._core.partition import Shape, vary_alike
+from jaxqr._core.primitive import is_zero, make_primitive
+from jaxqr._core.undocumented import zero_tangent
+
+
+def solve_triangular(
+    a: Array, b: Array, *, left: bool, lower: bool, adjoint: bool = False, unit: bool = False
+) -> Array:
+    """Solve op(a) x = b (left) or x op(a) = b for triangular `a`, op the identity or the adjoint.
+
+    The other triangle of `a` is not read, nor is its diagonal if `unit`.
+    """
+    a, b = vary_alike((a, b))
+    params = {"left": left, "lower": lower, "unit": unit}
+    return solve_triangular_p.bind(a, b, transpose=adjoint, conjugate=adjoint, **params)[0]
+
+
+def solve_right(x: Array, r: Array) -> Array:
+    """X R^{-1} for upper triangular R."""
+    return solve_triangular(r, x, left=False, lower=False)
+
+
+def solve_right_adjoint(x: Array, r: Array) -> Array:
+    """X R^{-H} for upper triangular R."""
+    return solve_triangular(r, x, left=False, lower=False, adjoint=True)
+
+
+def _results(a: Shape, b: Shape, **params: bool) -> list[CoreResult]:
+    return [(b, None)]
+
+
+def _solve(
+    a: Array, b: Array, *, left: bool, lower: bool, transpose: bool, conjugate: bool, unit: bool
+) -> list[Array]:
+    solution = lax.linalg.triangular_solve(
+        a,
+        b,
+        left_side=left,
+        lower=lower,
+        transpose_a=transpose,
+        conjugate_a=conjugate,
+        unit_diagonal=unit,
+    )
+    return [solution]
+
+
+def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: bool) -> Any:
+    a, b = primals
+    da, db = tangents
+    (x,) = solve_triangular_p.bind(a, b, **params)
+    rhs = db
+    if not is_zero(da):
+        da = _keep_what_is_read(da, lower=params["lower"], unit=params["unit"])
+        da = da.mT if params["transpose"] else da
+        da = da.conj() if params["conjugate"] else da
+        product = mm(da, x) if params["left"] else mm(x, da)
+        rhs = -product if is_zero(db) else db - product
+    if is_zero(rhs):
+        return [x], [zero_tangent(x)]
+    return [x], solve_triangular_p.bind(a, rhs, **params)
+
+
+def _keep_what_is_read(a: Array, *, lower: bool, unit: bool) -> Array:
+    """The entries of `a` that are read, and zeros."""
+    inside = row_minus_column(a) if lower else -row_minus_column(a)
+    return where(inside > 0 if unit else inside >= 0, a)
+
+
+def _transpose(
+    cotangents: Sequence[Array], fixed: Sequence[Array], wanted: Sequence[bool], **params: bool
+) -> list[Array]:
+    del wanted  # the right-hand side's, which is the only one
+    (a,) = fixed
+    params["transpose"] = not params["transpose"]
+    return solve_triangular_p.bind(a, cotangents[0], **params)
+
+
+solve_triangular_p = make_primitive(
+    "solve",
+    core_ranks=(2, 2),
+    results=_results,
+    body=_solve,
+    linear_from=1,
+    jvp=_jvp,
+    transpose=_transpose,
+    # Mapped over right-hand sides alone the triangle is copied for each, which costs no more memory
+    # than they do. Making them columns of one solve would gather a batch that is sharded.
+    map_body=False,
+)

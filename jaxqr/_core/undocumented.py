@@ -1,0 +1,118 @@
+"""What of JAX is used here that its documentation does not hold, each with the reason.
+
+All of it is there, and means the same, in jax and jaxlib 0.10.2 (the oldest version supported) and
+0.12. Where a newer JAX changes something, this is the file to mend. What stands in the tutorial on
+primitives (`Primitive`, `ad.primitive_jvps`, `ad.primitive_transposes`, `ad.Zero`,
+`batching.primitive_batchers`, `mlir.register_lowering`) is used where it is needed.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.extend.mlir import ir
+from jax.interpreters import ad, batching, mlir, xla
+from jax.interpreters import partial_eval as pe
+
+# jaxlib has no public door to LAPACK's geqrf and geqp3.
+from jaxlib import lapack
+
+
+def bind_eagerly(p: Primitive) -> None:
+    """Let `p` be compiled and run where it is bound outside of any transformation.
+
+    The tutorial evaluates with NumPy instead, which gives neither devices nor shardings.
+    """
+    p.def_impl(partial(xla.apply_primitive, p))
+
+
+def zero_tangent(x: Any) -> ad.Zero:
+    """The symbolic zero among the tangents of `x`: of an integer its dtype is float0."""
+    return ad.Zero(jax.typeof(x).to_tangent_aval())
+
+
+def zero_cotangent(x: Any) -> ad.Zero:
+    """The symbolic zero among the cotangents of the undefined primal `x`.
+
+    It is sharded, and varies over manual axes, as cotangents are and not as the primal is.
+    """
+    return ad.Zero(x.aval.to_ct_aval())
+
+
+def varying_axes(x: Any) -> frozenset[str]:
+    """The manual axes of a `shard_map` over which an array varies: its type has them."""
+    return varying_type(jax.typeof(x)).varying
+
+
+def varying_type(aval: ShapedArray) -> Any:
+    """The same of a type, with what `shard_map` knows of reductions beside it."""
+    return aval.manual_axis_type
+
+
+def describe_type(aval: ShapedArray) -> str:
+    """Dtype and shape, with the mesh axes of the dimensions, as errors of JAX show them."""
+    return aval.str_short(short_dtypes=True)
+
+
+def register_dead_code_rule(
+    p: Primitive, shrink: Callable[[Sequence[bool], dict[str, Any]], dict[str, Any]]
+) -> None:
+    """Let dead code elimination leave out results of `p`.
+
+    Args:
+        p: a primitive, all of whose operands are needed for any of its results.
+        shrink: from which results are used, and p's parameters, to the parameters with which it
+            has those results only.
+    """
+
+    def rule(used: Sequence[bool], *context: Any) -> Any:
+        equation = context[-1]  # JAX 0.12 has one more argument before it than 0.10
+        if not any(used):
+            return [False] * len(equation.invars), None
+        outvars = [v for v, u in zip(equation.outvars, used, strict=True) if u]
+        params = shrink(used, equation.params)
+        return [True] * len(equation.invars), equation.replace(outvars=outvars, params=params)
+
+    pe.dce_rules[p] = rule
+
+
+def move_batch_to_front(x: Any, dim: int | None, size: int) -> Any:
+    """`x` with its mapped dimension in front; one that is not mapped is broadcast."""
+    return batching.bdim_at_front(x, dim, size)
+
+
+def is_for_export(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether a lowering is for `jax.export`: the program then runs elsewhere."""
+    return ctx.module_context.lowering_parameters.for_export
+
+
+def lower_function(
+    ctx: mlir.LoweringRuleContext, f: Callable[..., Any], *operands: Any, **params: Any
+) -> Any:
+    """Lower a function of arrays with several results in the place of a primitive."""
+    return mlir.lower_fun(f, multiple_results=True)(ctx, *operands, **params)
+
+
+def call_attributes(batch_ndim: int, sharding_rule: str) -> dict[str, Any]:
+    """The attributes of a custom call from which XLA's two partitioners know its batch.
+
+    `jax.ffi.ffi_call` cannot attach them to the operation itself.
+    """
+    return {
+        "mhlo.frontend_attributes": mlir.ir_attribute({"num_batch_dims": str(batch_ndim)}),
+        "sdy.sharding_rule": ir.Attribute.parse(sharding_rule),
+    }
+
+
+def wide_dtypes_exist() -> bool:
+    """Whether there are dtypes of 64 bits in this context: `jax.config` shows the global value."""
+    return bool(jax.config.values["jax_enable_x64"])
+
+
+def prepare_lapack_call(routine: str, dtype: Any) -> str:
+    """The target of a routine of jaxlib's LAPACK. The first call fetches SciPy's pointers."""
+    return lapack.prepare_lapack_call(f"{routine}_ffi", np.dtype(dtype))

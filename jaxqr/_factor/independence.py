@@ -1,0 +1,85 @@
+"""Which columns of R have a derivative, and the point at which the rules take it.
+
+A column of R whose diagonal entry is rounding noise has no derivative. The rules leave such
+columns out (section 8 of ``notebooks/derivations.md``), so they are finite for every finite
+matrix; for full rank nothing is left out and they are the textbook's.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from jaxqr._core.algebra import identity_like, real_diagonal, triu, where
+from jaxqr._core.scaling import middle_scale, multiply_linearly
+
+
+def tolerance(dtype: Any) -> float:
+    """What rounding may leave of a dependent column, relative to the sum of its magnitudes in R.
+
+    It depends neither on the rows nor on the columns: section 8 of ``notebooks/derivations.md`` has
+    the reason and the measurements. The kernels have it in ``independent.h``.
+    """
+    return 64 * float(jnp.finfo(dtype).eps)
+
+
+def find_independent(r: Array, *, pivoted: bool) -> Array:
+    """Which of the leading columns count, each judged against its own size: criterion (8.3).
+
+    Args:
+        r: (..., k, n) triangle.
+        pivoted: whether the columns that count are the leading run only.
+
+    Returns:
+        A boolean array (..., 1, k). Columns that are not a number count, so that they come through.
+    """
+    size = jnp.abs(lax.stop_gradient(r[..., :, : r.shape[-2]]))
+    # |R_jj| > tolerance sum_i |R_ij| in one reduction, by a weight for the diagonal. The other
+    # weights keep their sum from overflow; it is well if the diagonal overflows.
+    other = 2.0**-16
+    weight = other - (other / tolerance(r.dtype)) * identity_like(size)
+    counts = ~(jnp.sum(weight * size, axis=-2, keepdims=True) >= 0)
+    if pivoted:
+        counts = lax.cumprod(counts.astype(jnp.int32), axis=counts.ndim - 1) > 0
+    return counts
+
+
+def restrict(r: Array, counts: Array) -> Array:
+    """The leading square of R with identity rows where a column does not count: R_m of (8.5)."""
+    leading = r[..., :, : r.shape[-2]]
+    return where(counts.mT, leading, identity_like(leading))
+
+
+class Point(NamedTuple):
+    """The R at which a derivative is taken, multiplied by a power of two: the rules allow it (8.8).
+
+    The rules are homogeneous, so dA, or the cotangents, are multiplied by the same power, and what
+    they give is divided by it.
+    """
+
+    scale: Array  # (..., 1, 1): the power of two
+    r: Array  # (..., k, n)
+    counts: Array  # (..., 1, k): the columns that count
+    triangle: Array  # (..., k, k): R with the identity's rows for those that do not
+    pivoted: bool
+
+    def finish_tangent(self, dr: Array) -> Array:
+        """The tangent of R from that of the scaled R: a triangle with a real diagonal."""
+        unscaled = multiply_linearly(dr, 1 / self.scale)
+        return self.keep_counted_rows(triu(real_diagonal(unscaled)))
+
+    def prepare_cotangent(self, rbar: Array) -> Array:
+        """The part of R's cotangent that R, a triangle with a real diagonal, pairs with."""
+        return self.keep_counted_rows(triu(real_diagonal(rbar)))
+
+    def keep_counted_rows(self, dr: Array) -> Array:
+        """Rows that do not count are zero with pivoting: all of them come after those that do."""
+        return where(self.counts.mT, dr) if self.pivoted else dr
+
+
+def find_point(r: Array, *, pivoted: bool) -> Point:
+    """The point from R (..., k, n)."""
+    scale = middle_scale(r)
+    r = multiply_linearly(r, scale)
+    counts = find_independent(r, pivoted=pivoted)
+    return Point(scale, r, counts, restrict(r, counts), pivoted)

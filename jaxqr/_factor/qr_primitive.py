@@ -1,0 +1,197 @@
+"""The primitive of QR, plain and with column pivoting: it computes the outputs it is asked for.
+
+Its outputs, by name: "q" (m, k), "r" (k, n), "q_full" (m, m) for m > n, the packed reflectors
+"h" (m, n) and "tau" (k,), and the permutation "p" (n,). Asking by name is what keeps unused work
+undone: the derivative asks for what it needs beside what is wanted, and dead code elimination asks
+for less.
+
+Pivoting differs in the packed factorization that it starts from, in one more output and in the
+order of dA's columns. So it is a parameter, the name of a method in ``pivoting``, and not a
+primitive of its own. The primitive has a mirror: LQ.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.core import min_dim
+
+from jaxqr._core.abstract import CoreResult
+from jaxqr._core.algebra import (
+    extend,
+    identity_like,
+    put_beside,
+    real_diagonal,
+    row_minus_column,
+    triu,
+    where,
+)
+from jaxqr._core.partition import Shape
+from jaxqr._core.primitive import is_zero, make_primitive
+from jaxqr._core.scaling import column_scale, scale_by, unscale_by, zero_or_nan
+from jaxqr._core.undocumented import zero_tangent
+from jaxqr._factor.packed import geqrf_p, orgqr_p
+from jaxqr._factor.packed_rules import completion_jvp, raw_jvp
+from jaxqr._factor.permutation import permute_columns
+from jaxqr._factor.pivoting import FACTORS
+from jaxqr._factor.tangent_maps import qr_jvp_p
+from jaxqr._lowering import kernels
+
+# -------------------------------------------------------------------------------- shape rule
+
+
+def _results(a: Shape, *, outputs: tuple[str, ...], pivoting: str) -> list[CoreResult]:
+    m, n = a
+    k = min_dim(m, n)
+    table: dict[str, CoreResult] = {
+        "q": ((m, k), None),
+        "q_full": ((m, m), None),
+        "r": ((k, n), None),
+        "h": ((m, n), None),
+        "tau": ((k,), None),
+        "p": ((n,), jnp.int32),
+    }
+    return [table[name] for name in outputs]
+
+
+# ---------------------------------------------------------------------------------- lowering
+
+
+def _factor(a: Array, *, outputs: tuple[str, ...], pivoting: str) -> list[Array]:
+    if 0 in a.shape:
+        return _factor_empty(a, outputs)
+    m, n = a.shape[-2:]
+    k = min_dim(m, n)
+    h, tau, scale, *p = _factor_plain(a) if pivoting == "none" else _factor_pivoted(a, pivoting)
+    # Reading R and applying reflectors leaves the strictly lower triangle as it is.
+    values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
+    values["r"] = triu(real_diagonal(unscale_by(h[..., :k, :], scale)))
+    if "q_full" in outputs:
+        values["q_full"] = orgqr_p.bind(extend(h, m, -1), tau)[0]
+        values["q"] = values["q_full"][..., :, :k]
+    elif "q" in outputs:
+        values["q"] = orgqr_p.bind(h[..., :, :k], tau)[0]
+    if "h" in outputs:
+        values["h"] = where(row_minus_column(h) <= 0, unscale_by(h, scale), h)
+    return [values[name] for name in outputs]
+
+
+def _factor_plain(a: Array) -> tuple[Array, Array, Array]:
+    """Factor A with its columns scaled: (h, tau), not yet unscaled, and the scale.
+
+    All of a matrix that is not finite is NaN.
+    """
+    scale = column_scale(a) + zero_or_nan(a)
+    h, tau = geqrf_p.bind(scale_by(a, scale))
+    return h, tau, scale
+
+
+def _factor_pivoted(a: Array, pivoting: str) -> tuple[Array, Array, Array, Array]:
+    """The same with pivoting, and the permutation.
+
+    Pivots are chosen by the norms of the columns as they are, all multiplied by one power of two
+    that keeps them from overflow, or from underflow where even the largest column is small. Where
+    columns differ so much that others need a power of their own, the permuted matrix is factored
+    anew.
+    """
+    own = column_scale(a)
+    largest = jnp.min(own, axis=-1, keepdims=True)  # the reciprocal of it
+    huge = largest < 2.0 ** (16 - jnp.finfo(a.dtype).maxexp)
+    whole = where(huge, lax.full_like(largest, 2.0**-16), jnp.maximum(largest, 1)) + zero_or_nan(a)
+    h, tau, p = FACTORS[pivoting](scale_by(a, whole))
+    smallest = jnp.max(own, axis=-1, keepdims=True)
+    uneven = (smallest > whole * 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)) & (smallest > 1)
+    scale = jnp.broadcast_to(whole, own.shape)
+
+    def factor_anew() -> tuple[Array, Array, Array]:
+        permuted, mine = (jnp.take_along_axis(x, p[..., None, :], axis=-1) for x in (a, own))
+        found = geqrf_p.bind(scale_by(permuted, jnp.where(uneven, mine, scale)))
+        new_h, new_tau = found  # the other matrices of the batch keep theirs
+        chosen = jnp.where(uneven, new_h, h), jnp.where(uneven[..., 0], new_tau, tau)
+        return *chosen, jnp.where(uneven, mine, scale)
+
+    return (*lax.cond(jnp.any(uneven), factor_anew, lambda: (h, tau, scale)), p)
+
+
+def _factor_empty(a: Array, outputs: tuple[str, ...]) -> list[Array]:
+    *batch, m, n = a.shape
+    results = _results((m, n), outputs=outputs, pivoting="none")
+
+    def make(name: str, shape: Shape) -> Array:
+        if name == "p":
+            return jnp.arange(n, dtype=jnp.int32)
+        zeros = jnp.zeros(shape, a.dtype)
+        return identity_like(zeros) if name in ("q", "q_full") else zeros
+
+    return [
+        jnp.broadcast_to(make(name, shape), (*batch, *shape))
+        for name, (shape, _) in zip(outputs, results, strict=True)
+    ]
+
+
+# --------------------------------------------------------------------------------------- JVP
+
+
+def _jvp(
+    bind: Callable[..., list[Array]],
+    primals: Sequence[Array],
+    tangents: Sequence[Any],
+    *,
+    outputs: tuple[str, ...],
+    pivoting: str,
+) -> tuple[list[Array], list[Any]]:
+    (a,), (da,) = primals, tangents
+    packed = not {"q_full", "h", "tau"}.isdisjoint(outputs)
+    pivoted = pivoting != "none"
+    needed = ("q", "r", *(("h", "tau") if packed else ()), *(("p",) if pivoted else ()))
+    asked = (*outputs, *(name for name in needed if name not in outputs))
+    values = dict(zip(asked, bind(qr_p, a, outputs=asked, pivoting=pivoting), strict=True))
+    primal = [values[name] for name in outputs]
+    if is_zero(da) or set(outputs) <= {"p"}:
+        return primal, list(map(zero_tangent, primal))
+    if pivoted:
+        da = permute_columns(da, values["p"])  # the tangent of A P is dA P (7.1)
+    wanted = ("q", "r") if packed else tuple(name for name in ("q", "r") if name in outputs)
+    thin = bind(qr_jvp_p, values["q"], values["r"], da, outputs=wanted, pivoted=pivoted)
+    known: dict[str, Any] = dict(zip(wanted, thin, strict=True))
+    if packed:
+        known.update(_packed_tangents(values, known, outputs))
+    return primal, [known.get(name, zero_tangent(values[name])) for name in outputs]
+
+
+def _packed_tangents(
+    values: dict[str, Array], thin: dict[str, Array], outputs: tuple[str, ...]
+) -> dict[str, Array]:
+    """Tangents of the packed outputs and of complete Q, from those of the thin ones."""
+    found = {}
+    q, h = values["q"], values["h"]
+    if "q_full" in outputs:
+        rest = completion_jvp(q, h, thin["q"])
+        found["q_full"] = put_beside(thin["q"], rest, q.shape[-2])
+    if "h" in outputs or "tau" in outputs:
+        found["h"], found["tau"] = raw_jvp(q, h, values["tau"], thin["q"], thin["r"])
+    return found
+
+
+# ------------------------------------------------------------------------------ registration
+
+# A lowering of the whole factorization for a platform goes here: `platforms={"cuda": ...}`, a
+# function of the matrix and of the parameters outputs, pivoting and transposed.
+qr_p = make_primitive(
+    "qr",
+    core_ranks=(2,),
+    results=_results,
+    body=_factor,
+    jvp=_jvp,
+    named_outputs=True,
+    mirrored=True,
+    kernel=kernels.compute,
+)
+
+
+def factor(
+    a: Array, *outputs: str, pivoting: str = "none", transposed: bool = False
+) -> list[Array]:
+    """Bind the primitive: these outputs of matrices (..., m, n)."""
+    return qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=transposed)

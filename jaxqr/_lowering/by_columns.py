@@ -1,0 +1,172 @@
+"""Matrices held by columns, as LAPACK holds them, and Householder's method on them.
+
+Transposed, a column is a row in memory. Batch dimensions are everywhere, so no branch is taken for
+one matrix and computed for another.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, export, lax
+from jax.core import min_dim
+
+from jaxqr._core.algebra import H, mm, where
+from jaxqr._lowering.compact_wy import take_rows
+
+WIDTH = 32  # of a block
+LARGE = 512  # from so many columns or rows on there is more than one stage
+
+
+# ----------------------------------------------------------------------- stages of blocks
+
+
+class Factors(NamedTuple):
+    """A factorization on its way, by columns."""
+
+    at: Array  # (..., n, m): R and the reflectors where it is done, elsewhere what is left
+    tau: Array  # (..., k)
+    p: Array  # (..., n) int32: the columns so far exchanged; the natural order without pivoting
+
+
+def factor_in_stages(
+    at: Array,
+    blocks: Callable[[Array, int], Factors],
+    whole: Callable[[Array], Factors],
+    width: int = WIDTH,
+    small: int = WIDTH,
+) -> Factors:
+    """Factor, the leading columns by `blocks`, a multiple of `width`, and the last by `whole`.
+
+    The last are less than `width`, or not more than `small`.
+
+    A loop has arrays of one size. So it is left after a third of the columns, and what remains is
+    a problem of its own: with one loop for all of them a square matrix would cost three times the
+    operations needed, so it costs half as much again.
+    """
+    *_, n, m = at.shape
+    k = min_dim(m, n)
+    if export.is_symbolic_dim(k):
+        return whole(at)
+    steps = k // width * width if k < LARGE else k // 3 // width * width
+    if steps == 0 or k <= small:
+        return whole(at)
+    done = blocks(at, steps)
+    if steps == k:
+        return done
+    rest = factor_in_stages(done.at[..., steps:, steps:], blocks, whole, width, small)
+    order = jnp.concatenate(
+        [done.p[..., :steps], take_entries(done.p[..., steps:], rest.p)], axis=-1
+    )
+    above = take_rows(done.at[..., steps:, :steps], rest.p)
+    below = jnp.concatenate([above, rest.at], axis=-1)
+    return Factors(
+        jnp.concatenate([done.at[..., :steps, :], below], axis=-2),
+        jnp.concatenate([done.tau, rest.tau], axis=-1),
+        order,
+    )
+
+
+def make_natural_order(at: Array) -> Array:
+    """The columns as they are."""
+    return lax.broadcasted_iota(jnp.int32, at.shape[:-1], at.ndim - 2)
+
+
+def take_entries(x: Array, index: Array) -> Array:
+    """Entries of the last dimension."""
+    return jnp.take_along_axis(x, index, axis=-1, mode="promise_in_bounds")
+
+
+def places(x: Array, axis: int) -> Array:
+    """The indices along an axis, for a batch of one."""
+    shape = [1] * x.ndim
+    shape[axis] = x.shape[axis]
+    return lax.broadcasted_iota(jnp.int32, shape, x.ndim + axis)
+
+
+def take_entry(x: Array, i: Array, axis: int) -> Array:
+    return lax.dynamic_slice_in_dim(x, i, 1, axis=axis)
+
+
+def put(x: Array, part: Array, i: Array, axis: int) -> Array:
+    """`x` with `part` in the place of what begins at index i along an axis."""
+    return lax.dynamic_update_slice_in_dim(x, part, i, axis=axis)
+
+
+# ------------------------------------------------------------------------------ reflectors
+
+
+def compute_norms(at: Array) -> Array:
+    """Two-norms of the columns, (..., n, 1), without overflow or underflow of a square."""
+    size = jnp.abs(at)
+    largest = jnp.max(size, axis=-1, keepdims=True, initial=0)
+    ordinary = (largest > 0) & ~jnp.isinf(largest)
+    scale = where(ordinary, largest, lax.full_like(largest, 1))
+    return scale * jnp.sqrt(jnp.sum(jnp.square(size / scale), axis=-1, keepdims=True))
+
+
+class Reflector(NamedTuple):
+    v: Array  # (..., 1, m): zero before entry j, there 1
+    tau: Array  # (..., 1, 1)
+    beta: Array  # (..., 1, 1): what is left of the column
+
+
+def make_reflector(x: Array, norm: Array, j: Array) -> Reflector:
+    """Annihilate the column `x` (..., 1, m) after entry j, as LAPACK's larfg.
+
+    `norm` (..., 1, 1) is that of the entries from j on.
+    """
+    place = places(x, -1)
+    alpha, below = take_entry(x, j, -1), where(place > j, x)
+    trivial = jnp.all(below == 0, axis=-1, keepdims=True) & (jnp.imag(alpha) == 0)
+    one = lax.full_like(alpha, 1)
+    real = jnp.real(alpha)
+    negative = where(real == 0, 1 / real, real) < 0  # -0.0 is, as for LAPACK
+    beta = where(negative, norm, -norm).astype(x.dtype)
+    tau = where(trivial, lax.full_like(alpha, 0), (beta - alpha) / where(trivial, one, beta))
+    v = below / where(trivial, one, alpha - beta)
+    return Reflector(where(place == j, lax.full_like(v, 1), v), tau, where(trivial, alpha, beta))
+
+
+# ------------------------------------------------------------------- column after column
+
+
+def eliminate_one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -> Factors:
+    """Eliminate column after column, each where its diagonal entry is, from row `first` on.
+
+    The norms of the columns are computed anew in every step: that costs as much as the step.
+    """
+    *batch, n, m = at.shape
+    k = min_dim(m, n)
+    column, row = places(at, -2), places(at, -1)
+
+    def step(i: Array, state: Factors) -> Factors:
+        at, tau, p = state
+        j = first + i
+        if pivoting:
+            norms = compute_norms(where(row >= j, at))
+            candidates = where(column >= i, norms, lax.full_like(norms, -1))
+            best = jnp.argmax(candidates, axis=-2, keepdims=True).astype(jnp.int32)
+            chosen = column == best
+            x = take_rows(at, best[..., 0])  # a sum over what is chosen would lose the sign of -0.0
+            norm = take_rows(norms, best[..., 0])
+            at = where(~chosen, at, take_entry(at, i, -2))
+            p = exchange_entries(p, i, best[..., 0])
+        else:
+            x = take_entry(at, i, -2)
+            norm = compute_norms(where(row >= j, x))
+        v, tau_i, beta = make_reflector(x, norm, j)
+        products = mm(at, H(v))
+        at = at - where(column > i, tau_i.conj() * products) * v
+        packed = where(row > j, v, where(row != j, x, beta))
+        return Factors(where(column != i, at, packed), put(tau, tau_i[..., 0], i, -1), p)
+
+    tau = jnp.zeros((*batch, k), at.dtype)
+    return lax.fori_loop(0, k, step, Factors(at, tau, make_natural_order(at)))
+
+
+def exchange_entries(p: Array, i: Array, j: Array) -> Array:
+    """Exchange entries i, which is common to a batch, and j (..., 1)."""
+    place = places(p, -1)
+    p_j = jnp.sum(where(place == j, p), axis=-1, keepdims=True, dtype=p.dtype)
+    return where(place != i, where(place != j, p, take_entry(p, i, -1)), p_j)

@@ -1,0 +1,110 @@
+"""The derivatives of the pseudo-inverse A^+ of a deep matrix as an operator.
+
+Each operation is a function of A whose derivative is made of the same operations (section 9 of
+``notebooks/derivations.md``). So derivatives of all orders come from one factorization, and none
+asks how a reflector moves. The rules are the same wherever the rows of A are.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxqr._core.algebra import mm, where
+from jaxqr._core.scaling import column_scale, multiply_linearly
+
+
+class Inverse(Protocol):
+    """What the rules ask of the pseudo-inverse of a deep matrix, wherever its rows are."""
+
+    @property
+    def a(self) -> Array: ...
+    @property
+    def pivoting(self) -> bool: ...
+    @property
+    def rank(self) -> Array: ...
+    def solve(self, v: Array) -> Array: ...
+    def gram(self, u: Array) -> Array: ...
+    def solve_adjoint(self, u: Array) -> Array: ...
+    def null(self, u: Array) -> Array: ...
+    def multiply_tangent(self, da: Array, x: Array, y: Array) -> tuple[Array, Array]: ...
+    def scale_of(self, x: Array) -> Array: ...
+    def _replace(self, *, a: Array) -> "Inverse": ...
+
+
+def _solve_rule(inverse: Inverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
+    """The tangent of y = A^+ v (9.8)."""
+    rest = v - mm(inverse.a, y)
+    # both of size one: A may be of any, and gram and A^{+H} y have the square of its exponents
+    scale, own = inverse.scale_of(rest), column_scale(y)
+    left = [multiply_linearly(rest, scale)]
+    if inverse.pivoting:
+        left.append(inverse.solve_adjoint(multiply_linearly(y, own)))
+    (da_y,), (ha_rest, *ha_z) = _multiply(inverse, da, [y], left)
+    out = inverse.solve(dv - da_y) + multiply_linearly(inverse.gram(ha_rest), 1 / scale)
+    return out + multiply_linearly(inverse.null(ha_z[0]), 1 / own) if inverse.pivoting else out
+
+
+def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Array) -> Array:
+    """The tangent of z = A^{+H} u: (9.8) for the adjoint."""
+    own = inverse.scale_of(z)
+    # An ordinary z stays as it is: the transpose divides a cotangent by this scale before it meets
+    # A, whose small columns would underflow with it.
+    ordinary = (own > 2.0**-16) & (own < 2.0**16)
+    own = where(ordinary, jnp.ones_like(own), own)
+    right = [inverse.solve(multiply_linearly(z, own))]
+    if inverse.pivoting:
+        null = inverse.null(u)
+        scale = column_scale(null)
+        right.append(multiply_linearly(null, scale))
+    (da_y, *da_null), (ha_z,) = _multiply(inverse, da, right, [z])
+    inner = du - ha_z
+    if inverse.pivoting:
+        # zero at full rank; there what its transpose has in its place might overflow
+        from_null = multiply_linearly(inverse.solve(da_null[0]), 1 / scale)
+        deficient = (inverse.rank < inverse.a.shape[-1])[..., None, None]
+        inner += where(deficient, from_null)
+    outside = multiply_linearly(da_y - mm(inverse.a, inverse.solve(da_y)), 1 / own)
+    return outside + inverse.solve_adjoint(inner)
+
+
+def _gram_rule(inverse: Inverse, y: Array, u: Array, da: Array, du: Array) -> Array:
+    """The tangent of y = (A^H A)^+ u = A^+ A^{+H} u, by the two rules above."""
+
+    def composed(a: Array, u: Array) -> Array:
+        moved = inverse._replace(a=a)
+        return moved.solve(moved.solve_adjoint(u))
+
+    return jax.jvp(composed, (inverse.a, u), (da, du))[1]
+
+
+def _null_rule(inverse: Inverse, y: Array, u: Array, da: Array, du: Array) -> Array:
+    """The tangent of y = (I - A^+ A) u: (9.9) for the adjoint."""
+    (da_y,), (ha_z,) = _multiply(inverse, da, [y], [inverse.solve_adjoint(u)])
+    return inverse.null(du - ha_z) - inverse.solve(da_y)
+
+
+RULES: dict[str, Callable[[Any, Array, Array, Array, Array], Array]] = {
+    "solve": _solve_rule,
+    "solve_adjoint": _solve_adjoint_rule,
+    "gram": _gram_rule,
+    "null": _null_rule,
+}
+
+
+def _multiply(
+    inverse: Inverse, da: Array, right: list[Array], left: list[Array]
+) -> tuple[list[Array], list[Array]]:
+    """The product dA with each of `right` and dA^H with each of `left`, of equal widths."""
+    da_right, ha_left = inverse.multiply_tangent(da, _join(right), _join(left))
+    return _split(da_right, len(right)), _split(ha_left, len(left))
+
+
+def _join(blocks: list[Array]) -> Array:
+    return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=-1)
+
+
+def _split(x: Array, count: int) -> list[Array]:
+    return [x] if count == 1 else jnp.split(x, count, axis=-1)

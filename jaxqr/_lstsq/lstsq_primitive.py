@@ -1,0 +1,80 @@
+"""Least squares as one primitive: the solution, the squared residuals and the rank."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxqr._core.abstract import REAL, CoreResult
+from jaxqr._core.algebra import H, exceeds, mm
+from jaxqr._core.partition import Shape
+from jaxqr._core.primitive import is_zero, make_primitive
+from jaxqr._core.undocumented import zero_tangent
+from jaxqr._lowering import kernels
+from jaxqr._lstsq.pseudoinverse import factor_pseudoinverse
+
+# -------------------------------------------------------------------------------- shape rule
+
+
+def _results(a: Shape, b: Shape, *, rcond: float | None, pivoting: bool) -> list[CoreResult]:
+    return [((a[1], b[1]), None), ((b[1],), REAL), ((), jnp.int32)]
+
+
+# ---------------------------------------------------------------------------------- lowering
+
+
+def solve_by_pseudoinverse(
+    a: Array, b: Array, *, rcond: float | None, pivoting: bool
+) -> list[Array]:
+    """By operations whose derivatives are known: what is differentiated, too."""
+    wide = exceeds(a.shape[-1], a.shape[-2])
+    deep = H(a) if wide else a
+    inverse = factor_pseudoinverse(deep, rcond=rcond, pivoting=pivoting)
+    x = inverse.solve_adjoint(b) if wide else inverse.solve(b)
+    rest = b - mm(a, x)
+    return [x, sum_squares(rest), inverse.rank]
+
+
+def sum_squares(x: Array) -> Array:
+    """The squared norm of every column."""
+    squares = x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2
+    return jnp.sum(squares, axis=-2)
+
+
+# --------------------------------------------------------------------------------------- JVP
+
+
+def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> Any:
+    live = [i for i, tangent in enumerate(tangents) if not is_zero(tangent)]
+
+    def at(*moving: Array) -> tuple[tuple[Array, Array], Array]:
+        replaced = dict(zip(live, moving, strict=True))
+        x, residuals, rank = solve_by_pseudoinverse(
+            *(replaced.get(i, z) for i, z in enumerate(primals)), **params
+        )
+        return (x, residuals), rank
+
+    points, directions = [primals[i] for i in live], [tangents[i] for i in live]
+    out, d_out, rank = jax.jvp(at, points, directions, has_aux=True)
+    return [*out, rank], [*d_out, zero_tangent(rank)]
+
+
+# ------------------------------------------------------------------------------ registration
+
+
+def _has_columns(**params: Any) -> tuple[bool, ...]:
+    """X and the residuals have a column for each of b's; the rank does not depend on them."""
+    return True, True, False
+
+
+lstsq_p = make_primitive(
+    "lstsq",
+    core_ranks=(2, 2),
+    results=_results,
+    body=solve_by_pseudoinverse,
+    jvp=_jvp,
+    columnwise=_has_columns,
+    kernel=kernels.compute,
+)
