@@ -7,14 +7,16 @@ import ctypes
 import os
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 # For each of the dtypes s, d, c, z, in the order in which the library takes them, with the number
 # of arguments: pointers, all of them.
 ROUTINES = {"gemm": 13, "trsm": 11}
 
+Addresses: TypeAlias = "ctypes.Array[ctypes.c_void_p]"
 
-def find_addresses() -> ctypes.Array:
+
+def find_addresses() -> Addresses:
     """The array that the library's jaxqr_set_routines takes.
 
     Raises:
@@ -35,7 +37,7 @@ def find_addresses() -> ctypes.Array:
     return (ctypes.c_void_p * len(found))(*found)
 
 
-def make_stand_ins(install: Callable[[ctypes.Array], None]) -> ctypes.Array:
+def make_stand_ins(install: Callable[[Addresses], None]) -> Addresses:
     """Addresses of routines that find SciPy's when they are called.
 
     A program that was compiled elsewhere and is loaded here calls the kernels with no Python of
@@ -54,7 +56,7 @@ _kept: list[object] = []  # as long as the library, which may call them
 
 
 def _stand_in(
-    install: Callable[[ctypes.Array], None], index: int, prototype: Callable[..., Callable]
+    install: Callable[[Addresses], None], index: int, prototype: Callable[..., Callable[..., None]]
 ) -> Callable[..., None]:
     """The routine of this index in `find_addresses`."""
 

@@ -67,12 +67,14 @@ call_p = Primitive("jaxqr_call")
 call_p.multiple_results = True
 
 
-@call_p.def_abstract_eval
 def _abstract_eval(
     *avals: ShapedArray, results: tuple[Result, ...], **params: Any
 ) -> list[ShapedArray]:
     del avals, params
     return [ShapedArray(r.shape, np.dtype(r.dtype)) for r in results]
+
+
+call_p.def_abstract_eval(_abstract_eval)
 
 
 def _lower(
