@@ -135,7 +135,7 @@ def _lstsq(
     (a, b), dtype = arguments.promote_arrays(a, b)
     vector = b.ndim == 1
     b = b[:, None] if vector else b
-    # Of one matrix a batch of right-hand sides is more columns.
+    # For a single matrix a batch of right-hand sides is nothing but more columns.
     stacked = a.ndim == 2 and b.ndim > 2 and not is_sharded(b)
     if stacked:
         columns = jnp.moveaxis(b, -2, 0)
@@ -176,7 +176,7 @@ def _solve_blocks(
     axes: tuple[str, ...],
     mesh: Mesh | AbstractMesh | None,
 ) -> LstsqResult:
-    """Of rows that are sharded over `axes`."""
+    """Solve where rows are sharded over `axes`."""
 
     def solve(a: Array, b: Array) -> LstsqResult:
         a, b = let_vary(a, axes), let_vary(b, axes)

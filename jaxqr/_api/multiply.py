@@ -106,7 +106,7 @@ def _qr_multiply(a: Array, c: Array, mode: str, pivoting: Pivoting, conjugate: b
     (a, c), dtype = arguments.promote_arrays(a, c)
     left, vector = mode == "left", c.ndim == 1
     u = c[:, None] if vector else c if left else c.mT
-    # conj(Q) u = conj(Q conj(u)), and c Q is the adjoint of Q^H c^H
+    # Here conj(Q) u = conj(Q conj(u)), and c Q is the adjoint of Q^H c^H.
     conjugated = conjugate == left
     u = u.conj() if conjugated else u
     sharded = is_sharded(a) or is_sharded(u)
@@ -128,7 +128,7 @@ def _qr_multiply(a: Array, c: Array, mode: str, pivoting: Pivoting, conjugate: b
 
 
 def _broadcast(q: QOperator, u: Array, *, adjoint: bool) -> Array:
-    """Q u or Q^H u, where the batch dimensions of Q and u broadcast."""
+    """Compute Q u or Q^H u where the batch dimensions of Q and u broadcast."""
     operands = broadcast_batch((q.a, *q.constants, u), (*q.core_ranks, 2))
     a, *constants, u = operands
     return QOperator(a, constants, q.pivoted).apply(u, adjoint=adjoint)

@@ -114,7 +114,7 @@ def qr(
 
 
 def _sharded_qr(a: Array, mode: str, pivoting: Pivoting, axes: tuple[str, ...]) -> Any:
-    """Of rows that are sharded over `axes` of an explicit mesh."""
+    """Factor a matrix whose rows are sharded over `axes` of an explicit mesh."""
     m, n = a.shape[-2:]
     if mode not in ("reduced", "r") or pivoting or m < n:
         raise ValueError(
@@ -128,5 +128,5 @@ def _sharded_qr(a: Array, mode: str, pivoting: Pivoting, axes: tuple[str, ...]) 
     return found.R if mode == "r" else found
 
 
-# Not inlined: called eagerly, the derivative's backward pass is then one compiled program too.
+# As a compiled function, called eagerly, its backward pass is one compiled program as well.
 _qr = jax.jit(factor_by_mode, static_argnums=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""The types of a primitive: operands checked, results from a rule that speaks of one matrix."""
+"""The types of a primitive's operands and results, from a rule that speaks of one matrix."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,16 @@ from jaxqr._core.partition import Shape, partition
 from jaxqr._core.settings import calling_function
 from jaxqr._core.undocumented import describe_type, varying_type
 
-# The dtypes that are computed in. (A kernel's are in native/, one table as well.)
+# The dtypes that are computed in. (The kernels have a table of their own.)
 DTYPES = tuple(map(np.dtype, ("float32", "float64", "complex64", "complex128")))
 DTYPE_NAMES = ", ".join(map(str, DTYPES[:-1])) + f" or {DTYPES[-1]}"
 
-# A result of one matrix: its shape, and its dtype where that is not the operands', or REAL.
+# A result of one matrix: its shape, and its dtype; None stands for the operands', REAL for that of
+# their real parts.
 CoreResult = tuple[Shape, Any]
-REAL = "real"  # the dtype of the operands' real parts
+REAL = "real"
 
-# How many trailing dimensions of each operand are not the batch.
+# How many trailing dimensions of each operand are not batch dimensions.
 Ranks = tuple[int, ...] | Callable[..., tuple[int, ...]]
 
 
@@ -45,25 +46,25 @@ class Signature:
     varies_as_last: bool = False
 
     def find_ranks(self, params: dict[str, Any]) -> tuple[int, ...]:
-        """The core ranks of the operands with these parameters."""
+        """Find the core ranks of the operands for these parameters."""
         return self.core_ranks(**params) if callable(self.core_ranks) else self.core_ranks
 
-    def batch_ndim(self, operands: Sequence[Any], params: dict[str, Any]) -> int:
-        """The number of batch dimensions of checked operands."""
+    def count_batch_dimensions(self, operands: Sequence[Any], params: dict[str, Any]) -> int:
+        """Count the batch dimensions of operands that have been checked."""
         return operands[0].ndim - self.find_ranks(params)[0]
 
     def find_result_types(
         self, operands: Sequence[Any], params: dict[str, Any]
     ) -> list[tuple[Shape, np.dtype]]:
-        """Shape, batch included, and dtype of every result of checked operands."""
-        batch_ndim = self.batch_ndim(operands, params)
+        """Find the shape, with its batch, and the dtype of every result of checked operands."""
+        batch_ndim = self.count_batch_dimensions(operands, params)
         batch = operands[0].shape[:batch_ndim]
         common = _find_common_dtype([x.dtype for x in operands])
         results = self.results(*(x.shape[batch_ndim:] for x in operands), **params)
         return [((*batch, *shape), _resolve_dtype(kind, common)) for shape, kind in results]
 
     def evaluate(self, *avals: ShapedArray, **params: Any) -> list[ShapedArray]:
-        """Check the operands' types; give those of the results."""
+        """Check the types of the operands, and give those of the results."""
         name = calling_function(self.name)
         ranks = self.find_ranks(params)
         _require_same_batch(name, avals, ranks)
@@ -82,13 +83,13 @@ class Signature:
 
 
 def _find_common_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
-    """Of those that are not integers the complex one, if any is complex."""
+    """Find the dtype of results: the complex one of the operands', if any is complex."""
     numbers = [dtype for dtype in dtypes if not jnp.issubdtype(dtype, jnp.integer)]
     return max(numbers, key=lambda dtype: dtype.itemsize)
 
 
 def _resolve_dtype(kind: Any, common: np.dtype) -> np.dtype:
-    """The dtype of a result that a shape rule gives as `kind`."""
+    """Find the dtype of a result that a shape rule gives as `kind`."""
     if kind is None:
         return common
     return np.dtype(jnp.finfo(common).dtype if kind is REAL else kind)
@@ -128,7 +129,7 @@ def _require_same_axes(name: str, avals: Sequence[ShapedArray]) -> None:
 def _require_same_sharding(
     name: str, avals: Sequence[ShapedArray], ranks: Sequence[int]
 ) -> tuple[Any, ...]:
-    """The partition of the batch dimensions, which all operands must share, alone of all."""
+    """Require that batch dimensions alone are sharded, and alike; give their partition."""
     specs = []
     for i, (a, rank) in enumerate(zip(avals, ranks, strict=True)):
         spec = partition(a)

@@ -16,7 +16,7 @@ from jaxqr._core.undocumented import varying_axes
 
 
 def exceeds(size: int, other: int) -> bool:
-    """Whether a size is larger than another; of symbolic sizes (`jax.export`) perhaps equal.
+    """Say whether a size is larger than another, or, for symbolic sizes, at least as large.
 
     What is done for larger ones must then be right for equal ones as well.
     """
@@ -27,7 +27,7 @@ def exceeds(size: int, other: int) -> bool:
 
 
 def H(x: Array) -> Array:
-    """Conjugate transpose."""
+    """Transpose and conjugate."""
     return x.mT.conj()
 
 
@@ -35,12 +35,12 @@ def mm(x: Array, y: Array) -> Array:
     """Multiply in full precision: a factorization cannot be better than its products."""
     batch = tuple(range(x.ndim - 2)) if y.ndim > 2 else ()  # common to both, or y is one matrix
     contracted = ((x.ndim - 1,), (y.ndim - 2,))
-    # not jnp.matmul, which fixes a dtype that the transpose asks for, perhaps where it is not known
+    # jnp.matmul would fix a dtype that its transpose asks for, perhaps where it does not exist.
     return lax.dot_general(x, y, (contracted, (batch, batch)), precision=lax.Precision.HIGHEST)
 
 
 def row_minus_column(x: Array) -> Array:
-    """Row index minus column index of every entry: negative above the diagonal."""
+    """Give row index minus column index of every entry, which is negative above the diagonal."""
     shape, rows = (1,) * (x.ndim - 2) + x.shape[-2:], x.ndim - 2
     return lax.broadcasted_iota(jnp.int32, shape, rows) - lax.broadcasted_iota(
         jnp.int32, shape, rows + 1
@@ -48,7 +48,7 @@ def row_minus_column(x: Array) -> Array:
 
 
 def where(keep: Array, x: Array, y: Array | None = None) -> Array:
-    """Take `x` where `keep`, which has its rank, and `y` or zero elsewhere.
+    """Take `x` where `keep` (of as many dimensions) holds, and `y` or zero elsewhere.
 
     It is jnp.where, which as a jitted function would cost every program a millisecond each time.
     """
@@ -60,27 +60,27 @@ def where(keep: Array, x: Array, y: Array | None = None) -> Array:
 
 
 def triu(x: Array) -> Array:
-    """Upper triangle, diagonal included."""
+    """Keep the upper triangle with the diagonal."""
     return where(row_minus_column(x) <= 0, x)
 
 
 def slo(x: Array) -> Array:
-    """Strictly lower triangle."""
+    """Keep the strictly lower triangle."""
     return where(row_minus_column(x) > 0, x)
 
 
 def dg(x: Array) -> Array:
-    """Diagonal part, as a matrix."""
+    """Keep the diagonal, as a matrix."""
     return where(row_minus_column(x) == 0, x)
 
 
 def identity_like(x: Array) -> Array:
-    """Ones on the diagonal of a matrix of `x`'s shape and dtype, for a batch of one."""
+    """Put ones on the diagonal of a matrix of `x`'s shape and dtype, for a batch of one."""
     return (row_minus_column(x) == 0).astype(x.dtype)
 
 
 def imaginary_dg(x: Array) -> Array:
-    """The imaginary part of the diagonal, as a complex matrix, of complex `x`."""
+    """Keep the imaginary part of the diagonal of a complex `x`, as a complex matrix."""
     return dg((x - x.conj()) * 0.5)
 
 
@@ -90,15 +90,15 @@ def real_diagonal(x: Array) -> Array:
 
 
 def diagonal(x: Array) -> Array:
-    """Diagonal entries, as a vector."""
+    """Take the diagonal as a vector."""
     return jnp.diagonal(x, axis1=-2, axis2=-1)
 
 
 def extend(x: Array, size: int, axis: int) -> Array:
-    """`x` with zeros after its entries along an axis (a negative number), so that it has `size`."""
+    """Append zeros along an axis, a negative number, so that `x` has `size` there."""
     more = size - x.shape[axis]
-    # Concatenated, its type would not have a symbolic size, and zeros would have to be sharded.
-    # (Padded, the transpose would need the context in which x has its dtype.)
+    # A concatenation has no symbolic size, and its zeros would have to be sharded. Otherwise it is
+    # better than padding, whose transpose needs a context in which the dtype of x exists.
     if export.is_symbolic_dim(more) or is_sharded(x) or varying_axes(x):
         return _pad(x, axis, 0, more)
     shape = list(x.shape)
@@ -107,7 +107,7 @@ def extend(x: Array, size: int, axis: int) -> Array:
 
 
 def put_beside(x: Array, y: Array, size: int) -> Array:
-    """Two matrices beside each other, which together have `size` columns."""
+    """Put two matrices beside each other, which have `size` columns together."""
     if export.is_symbolic_dim(x.shape[-1]):
         return extend(x, size, -1) + _pad(y, -1, x.shape[-1], 0)
     return jnp.concatenate([x, y], axis=-1)

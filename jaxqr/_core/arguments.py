@@ -45,7 +45,7 @@ def convert_array(function: str, name: str, x: ArrayLike, ndim: int = 2) -> Arra
 
 
 def _describe_wanted(name: str, x: Any) -> str:
-    """The end of the message on what JAX does not take as an array."""
+    """Write the end of the message on what JAX does not take as an array."""
     plain = f"array-like, got {type(x).__name__}"
     if not isinstance(x, (list, tuple)) and not hasattr(x, "dtype"):
         return plain
@@ -111,7 +111,7 @@ def require_matching_batches(
 
 
 def _batch_axes(x: Array) -> tuple[Any, ...]:
-    """The partition of the batch dimensions on an explicit mesh, the last one first."""
+    """Find how batch dimensions are partitioned over an explicit mesh, the last one first."""
     return partition(jax.typeof(x))[:-2][::-1]
 
 
@@ -149,7 +149,7 @@ def require_rcond(function: str, value: Any) -> float | None:
 
 
 def require_axes(function: str, axis_name: Any) -> tuple[str, ...]:
-    """The names of mesh axes, of which a user may give one alone."""
+    """Check names of mesh axes, of which a user may give one alone, and make them a tuple."""
     names = axis_name if isinstance(axis_name, tuple) else (axis_name,)
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(

@@ -30,7 +30,7 @@ def batch_rule(
     size, axis = mapped.shape[dim], partition(jax.typeof(mapped))[dim]
 
     def is_mapped_beyond(operands: int) -> bool:
-        """Whether only operands after these are mapped, over a dimension that is not sharded."""
+        """Say whether only operands after these are mapped, and over no sharded dimension."""
         return axis is None and all(d is None for d in dims[:operands])
 
     if columnwise is not None and is_mapped_beyond(-1) and not is_sharded(args[-1]):
@@ -46,7 +46,7 @@ def batch_rule(
     def to_front(x: Array, d: int | None) -> Array:
         if d is not None or axis is None:
             return move_batch_to_front(x, d, size)
-        # an unmapped operand must come with the sharding of the mapped dimension
+        # An operand that is not mapped must get the sharding of the mapped dimension.
         mesh = jax.typeof(mapped).sharding.mesh
         sharding = NamedSharding(mesh, PartitionSpec(axis, *partition(jax.typeof(x))))
         dimensions = range(1, x.ndim + 1)
@@ -59,7 +59,7 @@ def batch_rule(
 def _unstack(
     out: list[Array], shape: Shape, has_columns: Sequence[bool]
 ) -> tuple[list[Array], list[int | None]]:
-    """The columns of results apart, as (mapped, s), and where the mapped dimension is."""
+    """Split columns into (mapped, s), and say where the mapped dimension of each result is."""
     pairs = [
         (x.reshape(*x.shape[:-1], *shape), x.ndim - 1) if columns else (x, None)
         for x, columns in zip(out, has_columns, strict=True)

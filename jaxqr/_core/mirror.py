@@ -19,7 +19,7 @@ from jaxqr._core.undocumented import zero_tangent
 
 
 def mirror_results(results: Callable[..., list[CoreResult]]) -> Callable[..., list[CoreResult]]:
-    """The shape rule."""
+    """Let a shape rule serve the mirror."""
 
     def mirrored(*shapes: Shape, transposed: bool, **params: Any) -> list[CoreResult]:
         if not transposed:
@@ -31,7 +31,7 @@ def mirror_results(results: Callable[..., list[CoreResult]]) -> Callable[..., li
 
 
 def mirror_body(body: Body) -> Body:
-    """What a primitive computes."""
+    """Let what a primitive computes serve the mirror."""
 
     def mirrored(*operands: Array, transposed: bool, **params: Any) -> list[Array]:
         if not transposed:
@@ -43,7 +43,10 @@ def mirror_body(body: Body) -> Body:
 
 
 def mirror_jvp(jvp: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule of forward mode, whose first argument `bind` binds primitives with the same mirror."""
+    """Let a rule of forward mode serve the mirror.
+
+    The rule's first argument is a function that binds primitives with the same mirror.
+    """
 
     @wraps(jvp)
     def mirrored(
@@ -66,7 +69,7 @@ def mirror_jvp(jvp: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def mirror_transpose(transpose: Callable[..., Any]) -> Callable[..., Any]:
-    """A rule of reverse mode, as `primitive` has it, whose first argument is such a `bind`."""
+    """Let a rule of reverse mode serve the mirror. Its first argument is such a function, too."""
 
     @wraps(transpose)
     def mirrored(
@@ -88,7 +91,7 @@ def mirror_transpose(transpose: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _bind(transposed: bool, p: Primitive, *operands: Array, **params: Any) -> list[Array]:
-    """Bind `p` to what the rules see: XLA cancels the transposes of transposes."""
+    """Bind `p` to matrices as the rules see them; XLA cancels transposes of transposes."""
     if not transposed:
         return p.bind(*operands, transposed=False, **params)
     ndim = operands[0].ndim

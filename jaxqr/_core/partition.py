@@ -1,4 +1,4 @@
-"""Which dimensions of arrays are sharded or vary, and how operands come to agree in that."""
+"""How arrays are sharded and over what they vary, and how operands are made to agree in both."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,20 +15,20 @@ Shape = tuple[int, ...]
 
 
 def partition(aval: ShapedArray) -> tuple[Any, ...]:
-    """The partition of every dimension in an explicit mesh; None where there is none."""
+    """Find how each dimension is partitioned over an explicit mesh; None where it is not."""
     spec = tuple(aval.sharding.spec)
     return spec + (None,) * (aval.ndim - len(spec))
 
 
 def axis_names(entry: Any) -> tuple[str, ...]:
-    """The mesh axes in an entry of a partition."""
+    """List the mesh axes in an entry of a partition."""
     if entry is None:
         return ()
     return entry if isinstance(entry, tuple) else (entry,)
 
 
 def is_sharded(x: Array) -> bool:
-    """Whether `x` is sharded over an explicit mesh."""
+    """Say whether `x` is sharded over an explicit mesh."""
     return any(axis is not None for axis in partition(jax.typeof(x)))
 
 
@@ -60,7 +60,7 @@ def broadcast_batch(arrays: Sequence[Array], ranks: Sequence[int]) -> list[Array
 
 
 def _batch_partition(arrays: Sequence[Array], batches: Sequence[Shape], ndim: int) -> list[Any]:
-    """The partition of the common batch: of every dimension that of the first that has one."""
+    """Find the partition of a common batch: of each dimension that of the first array with one."""
     axes: list[Any] = [None] * ndim
     for x, own in zip(arrays, batches, strict=True):
         first = ndim - len(own)

@@ -31,9 +31,8 @@ from jaxqr._core.undocumented import (
     zero_tangent,
 )
 
-# Computes the primitive of this name by a kernel of the package, or gives None where it is not
-# built: from the name, the operands, the results' shapes and dtypes, the number of batch
-# dimensions and the parameters.
+# A kernel takes a primitive's name, its operands, the shapes and dtypes of its results, the number
+# of batch dimensions and the parameters. It gives the results, or None where it is not built.
 Kernel = Callable[..., list[Array] | None]
 
 
@@ -55,7 +54,7 @@ def make_primitive(
     platforms: Mapping[str, Body] | None = None,
     exported: Mapping[str, Body] | None = None,
 ) -> Primitive:
-    """Make a primitive: all that is known of it is said in this call.
+    """Make a primitive. All that is known of it is said in this one call.
 
     Args:
         name: the name that jaxprs show after `jaxqr_`.
@@ -120,7 +119,7 @@ def make_primitive(
 
 
 def is_zero(tangent: Any) -> bool:
-    """Whether a tangent or cotangent is symbolically zero."""
+    """Say whether a tangent or cotangent is symbolically zero."""
     return type(tangent) is ad.Zero
 
 
@@ -140,7 +139,7 @@ def _differentiate_linear(
     tangents: Sequence[Any],
     **params: Any,
 ) -> Any:
-    """Forward mode of a primitive that is linear from operand `linear_from` on.
+    """Differentiate a primitive that is linear from operand `linear_from` on.
 
     The tangent in the linear operands is the primitive itself; in the others it is that of the
     body, so derivatives of every order follow.
@@ -172,7 +171,7 @@ def _transpose_linear(
     *operands: Any,
     **params: Any,
 ) -> tuple[Any, ...]:
-    """JAX's form of a rule of reverse mode: None for the operands that have no cotangent."""
+    """Give a rule of reverse mode the form that JAX asks for: None where there is no cotangent."""
     fixed, linear = operands[:linear_from], operands[linear_from:]
     wanted = tuple(map(ad.is_undefined_primal, linear))
     found: Any
@@ -209,7 +208,7 @@ def _try_kernel(signature: Signature, kernel: Kernel, otherwise: Body) -> Body:
 
     def compute(*operands: Array, **params: Any) -> list[Array]:
         results = signature.find_result_types(operands, params)
-        batch_ndim = signature.batch_ndim(operands, params)
+        batch_ndim = signature.count_batch_dimensions(operands, params)
         found = kernel(signature.name, operands, results, batch_ndim=batch_ndim, **params)
         return otherwise(*operands, **params) if found is None else found
 
@@ -229,8 +228,8 @@ def _lower(p: Primitive, platform: str | None, body: Body, exported: Body) -> No
         with fixed_settings(avals):
             if any(axis is not None for axis in partition(avals[0])):
                 return lower_function(ctx, _by_shards(f, ctx), *operands, **params)
-            # Traced on plain types: the body's loops would otherwise reject the explicit shardings
-            # and varying axes that their carries gain.
+            # The body is traced on plain types: its loops would otherwise reject the explicit
+            # shardings and varying axes that their carries gain.
             plain = ctx.replace(avals_in=[ShapedArray(a.shape, a.dtype) for a in avals])
             with use_abstract_mesh(AbstractMesh((), ())):
                 return lower_function(plain, f, *operands, **params)
@@ -239,7 +238,7 @@ def _lower(p: Primitive, platform: str | None, body: Body, exported: Body) -> No
 
 
 def _by_shards(body: Body, ctx: mlir.LoweringRuleContext) -> Body:
-    """`body` on the shards of operands whose batch is sharded over an explicit mesh."""
+    """Run `body` on the shards of operands whose batch is sharded over an explicit mesh."""
     avals_in, avals_out = (cast(Sequence[ShapedArray], a) for a in (ctx.avals_in, ctx.avals_out))
     in_specs, out_specs = (
         tuple(PartitionSpec(*partition(a)) for a in avals) for avals in (avals_in, avals_out)

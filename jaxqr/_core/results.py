@@ -13,7 +13,7 @@ class QRResult(NamedTuple):
 
 
 class PivotedQRResult(NamedTuple):
-    """``a[..., :, P] = Q @ R``; ``|diag(R)|`` does not increase (randomized: hardly)."""
+    """``a[..., :, P] = Q @ R``, where ``|diag(R)|`` does not increase (hardly, if randomized)."""
 
     Q: Array  # (..., m, k), or (..., m, m) in complete mode
     R: Array  # (..., k, n), or (..., m, n)
@@ -50,7 +50,7 @@ class LQResult(NamedTuple):
 
 
 class PivotedLQResult(NamedTuple):
-    """``a[..., P, :] = L @ Q``; ``|diag(L)|`` does not increase (randomized: hardly)."""
+    """``a[..., P, :] = L @ Q``, where ``|diag(L)|`` does not increase (hardly, if randomized)."""
 
     L: Array  # (..., m, k), or (..., m, n) in complete mode
     Q: Array  # (..., k, n), or (..., n, n)
@@ -101,8 +101,8 @@ class PivotedQRMultiplyResult(NamedTuple):
     P: Array  # (..., n) int32: a permutation of the columns
 
 
-# So that a program that returns them can be serialized. Where it is loaded again, jaxqr must have
-# been imported; a program that returns tuple(result) needs no more than JAX.
+# Registered, so that a program that returns them can be serialized. Where it is loaded again, jaxqr
+# must have been imported; a program that returns tuple(result) needs no more than JAX.
 for _result in [
     x for x in list(globals().values()) if isinstance(x, type) and "_fields" in vars(x)
 ]:

@@ -13,7 +13,7 @@ from jaxqr._core.algebra import where
 
 
 def column_scale(a: Array) -> Array:
-    """A power of two for each column that brings its largest entry near one.
+    """Find a power of two for each column that brings its largest entry near one.
 
     Squares of entries might leave the range of the type, and then reflectors lose digits (XLA
     flushes denormal numbers to zero). QR does not change when columns are multiplied by powers of
@@ -30,7 +30,7 @@ def column_scale(a: Array) -> Array:
 
 
 def middle_scale(r: Array) -> Array:
-    """A power of two that brings what is large in triangles and what is small to two sides of one.
+    """Find a power of two that brings the largest and the smallest column to two sides of one.
 
     Args:
         r: array (..., k, n), upper triangular.
@@ -45,7 +45,7 @@ def middle_scale(r: Array) -> Array:
     def larger(x: tuple[Array, Array], y: tuple[Array, Array]) -> tuple[Array, Array]:
         return lax.max(x[0], y[0]), lax.max(x[1], y[1])
 
-    # both in one pass
+    # Both extremes are found in one pass.
     pair = lax.reduce((size, inverse), (zero, zero), larger, (size.ndim - 2, size.ndim - 1))
     most, inverse_of_least = (x[..., None, None] for x in pair)
     middle = jnp.sqrt(most) / jnp.sqrt(jnp.maximum(inverse_of_least, 1 / most))
@@ -53,13 +53,13 @@ def middle_scale(r: Array) -> Array:
 
 
 def _magnitude(a: Array) -> Array:
-    """The larger of the real and the imaginary part's magnitude, constant to derivatives."""
+    """Take the larger magnitude of real and imaginary part, constant to derivatives."""
     a = lax.stop_gradient(a)
     return jnp.maximum(abs(a.real), abs(a.imag)) if jnp.iscomplexobj(a) else abs(a)
 
 
 def _power_of_two(x: Array) -> Array:
-    """A power of two near a positive number, whose reciprocal is a normal number as well."""
+    """Find a power of two near a positive number whose reciprocal is a normal number, too."""
     info = jnp.finfo(x.dtype)
     constant = partial(lax.full_like, x)
     bounded = lax.clamp(constant(info.tiny), x, constant(2.0 ** (info.maxexp - 2)))
@@ -68,8 +68,8 @@ def _power_of_two(x: Array) -> Array:
 
 
 def zero_or_nan(a: Array) -> Array:
-    """Zero for a matrix all of whose entries are finite, else NaN: real, of shape (..., 1, 1)."""
-    # not of the largest entry: XLA's maximum for the CPU drops NaN in large matrices
+    """Give zero for a matrix of finite entries and NaN for others: real, of shape (..., 1, 1)."""
+    # A maximum would not do, as XLA's for the CPU drops NaN in large matrices.
     zero = _magnitude(a) * 0
     return jnp.sum(zero, axis=(-2, -1), keepdims=True)
 

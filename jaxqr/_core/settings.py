@@ -20,7 +20,7 @@ from jaxqr._core.undocumented import wide_dtypes_exist
 
 @contextmanager
 def fixed_settings(values: Iterable[Any] = ()) -> Iterator[None]:
-    """The context of lowerings and rules.
+    """Set the context of lowerings and rules.
 
     Args:
         values: arrays, types of arrays, or sequences of them. If one has a symbolic size,
@@ -37,7 +37,7 @@ def fixed_settings(values: Iterable[Any] = ()) -> Iterator[None]:
 
 
 def with_fixed_settings(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule, run in that context."""
+    """Let a rule run in that context."""
 
     @wraps(rule)
     def run(*args: Any, **params: Any) -> Any:
@@ -62,20 +62,20 @@ class calling:
         self._x64 = jax.enable_x64(True) if wide and not wide_dtypes_exist() else None
 
     def __enter__(self) -> None:
-        """Set both."""
+        """Set the name and, where arrays need them, the dtypes of 64 bits."""
         self._token = _function.set(self._name)
         if self._x64 is not None:
             self._x64.__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        """Set both back."""
+        """Restore both."""
         if self._x64 is not None:
             self._x64.__exit__(*error)
         _function.reset(self._token)
 
 
 def calling_function(name: str) -> str:
-    """The public function that is called, or `name` if none is."""
+    """Give the name of the public function that is called, or `name` if none is."""
     return _function.get() or name
 
 

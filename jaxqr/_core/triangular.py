@@ -29,12 +29,12 @@ def solve_triangular(
 
 
 def solve_right(x: Array, r: Array) -> Array:
-    """X R^{-1} for upper triangular R."""
+    """Compute X R^{-1} for upper triangular R."""
     return solve_triangular(r, x, left=False, lower=False)
 
 
 def solve_right_adjoint(x: Array, r: Array) -> Array:
-    """X R^{-H} for upper triangular R."""
+    """Compute X R^{-H} for upper triangular R."""
     return solve_triangular(r, x, left=False, lower=False, adjoint=True)
 
 
@@ -74,7 +74,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: bool) -> A
 
 
 def _keep_what_is_read(a: Array, *, lower: bool, unit: bool) -> Array:
-    """The entries of `a` that are read, and zeros."""
+    """Keep the entries of `a` that are read and set the others to zero."""
     inside = row_minus_column(a) if lower else -row_minus_column(a)
     return where(inside > 0 if unit else inside >= 0, a)
 
@@ -96,7 +96,7 @@ solve_triangular_p = make_primitive(
     linear_from=1,
     jvp=_jvp,
     transpose=_transpose,
-    # Mapped over right-hand sides alone the triangle is copied for each, which costs no more memory
-    # than they do. Making them columns of one solve would gather a batch that is sharded.
+    # Where only right-hand sides are mapped, the triangle is copied for each of them, which costs
+    # no more memory than they do. As columns of one solve a sharded batch would be gathered.
     map_body=False,
 )

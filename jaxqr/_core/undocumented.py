@@ -31,12 +31,12 @@ def bind_eagerly(p: Primitive) -> None:
 
 
 def zero_tangent(x: Any) -> ad.Zero:
-    """The symbolic zero among the tangents of `x`: of an integer its dtype is float0."""
+    """Make the symbolic zero tangent of `x`. That of an integer has the dtype float0."""
     return ad.Zero(jax.typeof(x).to_tangent_aval())
 
 
 def zero_cotangent(x: Any) -> ad.Zero:
-    """The symbolic zero among the cotangents of the undefined primal `x`.
+    """Make the symbolic zero cotangent of the undefined primal `x`.
 
     It is sharded, and varies over manual axes, as cotangents are and not as the primal is.
     """
@@ -44,17 +44,17 @@ def zero_cotangent(x: Any) -> ad.Zero:
 
 
 def varying_axes(x: Any) -> frozenset[str]:
-    """The manual axes of a `shard_map` over which an array varies: its type has them."""
+    """Find the manual axes of a `shard_map` over which an array varies; its type has them."""
     return varying_type(jax.typeof(x)).varying
 
 
 def varying_type(aval: ShapedArray) -> Any:
-    """The same of a type, with what `shard_map` knows of reductions beside it."""
+    """Find the same in a type, together with what `shard_map` knows of reductions."""
     return aval.manual_axis_type
 
 
 def describe_type(aval: ShapedArray) -> str:
-    """Dtype and shape, with the mesh axes of the dimensions, as errors of JAX show them."""
+    """Write dtype and shape, with the mesh axes of the dimensions, as errors of JAX do."""
     return aval.str_short(short_dtypes=True)
 
 
@@ -81,12 +81,12 @@ def register_dead_code_rule(
 
 
 def move_batch_to_front(x: Any, dim: int | None, size: int) -> Any:
-    """`x` with its mapped dimension in front; one that is not mapped is broadcast."""
+    """Move the mapped dimension of `x` to the front; broadcast `x` if it is not mapped."""
     return batching.bdim_at_front(x, dim, size)
 
 
 def is_for_export(ctx: mlir.LoweringRuleContext) -> bool:
-    """Whether a lowering is for `jax.export`: the program then runs elsewhere."""
+    """Say whether a lowering is for `jax.export`: the program then runs elsewhere."""
     return ctx.module_context.lowering_parameters.for_export
 
 
@@ -98,7 +98,7 @@ def lower_function(
 
 
 def call_attributes(batch_ndim: int, sharding_rule: str) -> dict[str, Any]:
-    """The attributes of a custom call from which XLA's two partitioners know its batch.
+    """Make the attributes of a custom call that tell XLA's two partitioners of its batch.
 
     `jax.ffi.ffi_call` cannot attach them to the operation itself.
     """
@@ -109,10 +109,10 @@ def call_attributes(batch_ndim: int, sharding_rule: str) -> dict[str, Any]:
 
 
 def wide_dtypes_exist() -> bool:
-    """Whether there are dtypes of 64 bits in this context: `jax.config` shows the global value."""
+    """Say whether dtypes of 64 bits exist in this context; `jax.config.jax_enable_x64` may not."""
     return bool(jax.config.values["jax_enable_x64"])
 
 
 def prepare_lapack_call(routine: str, dtype: Any) -> str:
-    """The target of a routine of jaxlib's LAPACK. The first call fetches SciPy's pointers."""
+    """Find the target of a routine of jaxlib's LAPACK. The first call fetches SciPy's pointers."""
     return lapack.prepare_lapack_call(f"{routine}_ffi", np.dtype(dtype))

@@ -15,7 +15,7 @@ from jaxqr._core.scaling import middle_scale, multiply_linearly
 
 
 def tolerance(dtype: Any) -> float:
-    """What rounding may leave of a dependent column, relative to the sum of its magnitudes in R.
+    """Give what rounding may leave of a dependent column, relative to its sum of magnitudes in R.
 
     It depends neither on the rows nor on the columns: section 8 of ``notebooks/derivations.md`` has
     the reason and the measurements. The kernels have it in ``independent.h``.
@@ -24,7 +24,7 @@ def tolerance(dtype: Any) -> float:
 
 
 def find_independent(r: Array, *, pivoted: bool) -> Array:
-    """Which of the leading columns count, each judged against its own size: criterion (8.3).
+    """Find which of the leading columns count, each judged by its own size: criterion (8.3).
 
     Args:
         r: (..., k, n) triangle.
@@ -45,7 +45,7 @@ def find_independent(r: Array, *, pivoted: bool) -> Array:
 
 
 def restrict(r: Array, counts: Array) -> Array:
-    """The leading square of R with identity rows where a column does not count: R_m of (8.5)."""
+    """Make R_m of (8.5): the leading square of R, with identity rows for what does not count."""
     leading = r[..., :, : r.shape[-2]]
     return where(counts.mT, leading, identity_like(leading))
 
@@ -64,21 +64,21 @@ class Point(NamedTuple):
     pivoted: bool
 
     def finish_tangent(self, dr: Array) -> Array:
-        """The tangent of R from that of the scaled R: a triangle with a real diagonal."""
+        """Make the tangent of R from that of the scaled R: a triangle with a real diagonal."""
         unscaled = multiply_linearly(dr, 1 / self.scale)
         return self.keep_counted_rows(triu(real_diagonal(unscaled)))
 
     def prepare_cotangent(self, rbar: Array) -> Array:
-        """The part of R's cotangent that R, a triangle with a real diagonal, pairs with."""
+        """Keep what of a cotangent pairs with R, a triangle with a real diagonal."""
         return self.keep_counted_rows(triu(real_diagonal(rbar)))
 
     def keep_counted_rows(self, dr: Array) -> Array:
-        """Rows that do not count are zero with pivoting: all of them come after those that do."""
+        """Set rows that do not count to zero if pivoted, when they come after all that do."""
         return where(self.counts.mT, dr) if self.pivoted else dr
 
 
 def find_point(r: Array, *, pivoted: bool) -> Point:
-    """The point from R (..., k, n)."""
+    """Find the point from R (..., k, n)."""
     scale = middle_scale(r)
     r = multiply_linearly(r, scale)
     counts = find_independent(r, pivoted=pivoted)

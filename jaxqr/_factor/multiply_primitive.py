@@ -38,17 +38,17 @@ class QOperator(NamedTuple):
         return 2, 2, 1, 2
 
     def apply(self, u: Array, *, adjoint: bool) -> Array:
-        """Q u or Q^H u."""
+        """Compute Q u or Q^H u."""
         return self.bind(u, outputs=("y",), adjoint=adjoint)[0]
 
     def bind(self, u: Array, *, outputs: tuple[str, ...], adjoint: bool) -> list[Array]:
-        """The primitive's outputs "y", the product, and "r"."""
+        """Compute outputs of the primitive: "y", the product, and "r"."""
         params = {"outputs": outputs, "adjoint": adjoint, "pivoted": self.pivoted}
         return multiply_p.bind(self.a, *self.constants, u, **params)
 
 
 def make_operator(a: Array, pivoting: str) -> tuple[QOperator, Array | None]:
-    """Factor `a`: its Q as an operator, and the permutation, if there is one."""
+    """Factor `a`, and give its Q as an operator and the permutation, if there is one."""
     fixed = lax.stop_gradient(a)
     if pivoting == "none":
         h, tau, r = factor(fixed, "h", "tau", "r")
@@ -76,7 +76,7 @@ def _multiply(
 
 
 def _apply(h: Array, tau: Array, u: Array, adjoint: bool) -> Array:
-    """Q^H u or Q u for the reduced Q."""
+    """Compute Q^H u or Q u for the reduced Q."""
     m, k = h.shape[-2:]
     if 0 in (m, k, u.shape[-1]):
         return jnp.zeros((*u.shape[:-2], k if adjoint else m, u.shape[-1]), u.dtype)
@@ -99,7 +99,8 @@ def _jvp(
     (a, *constants, u), (da, *_, du) = primals, tangents
     q = QOperator(a, constants, pivoted)
     moving = not is_zero(da) and 0 not in a.shape
-    # R is asked for too, as an output: the rules must see that it moves (12.2).
+    # R is an output too, as the rules must see that it depends on A when they are differentiated
+    # again (12.2).
     asked = (*outputs, "r") if moving and "r" not in outputs else outputs
     found = q.bind(u, outputs=asked, adjoint=adjoint)
     values = dict(zip(asked, found, strict=True))
@@ -120,7 +121,7 @@ def _find_tangents(
     outputs: tuple[str, ...],
     adjoint: bool,
 ) -> dict[str, Array]:
-    """The tangents of the product and of R, by those of Q and R, (8.5) and (8.7), unformed."""
+    """Find the tangents of the product and of R by the rules (8.5) and (8.7), dQ being applied."""
     point = find_point(values["r"], pivoted=q.pivoted)
     k = point.triangle.shape[-1]
     da = multiply_linearly(da, point.scale)
@@ -139,7 +140,7 @@ def _find_tangents(
 def _product_tangent(
     q: QOperator, point: Point, u: Array, du: Any, da: Array, e: Array, omega: Array
 ) -> Array:
-    """The tangent of Q U (10.9)."""
+    """Give the tangent of Q U (10.9)."""
     deep = exceeds(*da.shape[-2:])
     inner = mm(omega - e if deep else omega, u)
     dy = q.apply(inner if is_zero(du) else du + inner, adjoint=False)
@@ -159,7 +160,7 @@ def _product_with_adjoint_tangent(
     e: Array,
     omega: Array,
 ) -> Array:
-    """The tangent of Y = Q^H U (10.11)."""
+    """Give the tangent of Y = Q^H U (10.11)."""
     dy = -mm(omega, y)
     if exceeds(*da.shape[-2:]):
         ha_u = H(mm(H(u), da))
@@ -177,7 +178,7 @@ def _transpose(
     adjoint: bool,
     pivoted: bool,
 ) -> list[Array]:
-    """The product is linear in U, of which R is no function."""
+    """Transpose the product, which is linear in U; R is no function of U."""
     del wanted  # the cotangent of U, which is the only one
     a, *constants = fixed
     ct = dict(zip(outputs, cotangents, strict=True))["y"]
@@ -189,7 +190,7 @@ def _transpose(
 
 
 def _has_columns(*, outputs: tuple[str, ...], **params: Any) -> list[bool]:
-    """Which results have a column for each of U's."""
+    """Say which results have a column for each column of U."""
     return [name == "y" for name in outputs]
 
 

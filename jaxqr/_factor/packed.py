@@ -19,7 +19,7 @@ from jaxqr._lowering import kernels, portable
 from jaxqr._lowering.lapack import CUSOLVER, HIPSOLVER, LAPACK
 from jaxqr._lowering.xla_qr import XLA
 
-# What computes each routine; where a platform has nothing of its own, `portable` does.
+# What computes each routine on a platform. Where a platform is not named, `portable` does.
 PROVIDERS: dict[str, dict[str, Any]] = {
     "geqrf": {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER, "tpu": XLA},
     "geqp3": {"cpu": LAPACK},
@@ -29,7 +29,7 @@ PROVIDERS: dict[str, dict[str, Any]] = {
 
 
 def _platforms(routine: str) -> dict[str, Any]:
-    """The providers' functions of this name."""
+    """Collect the providers' functions of this name."""
     return {name: getattr(provider, routine) for name, provider in PROVIDERS[routine].items()}
 
 
@@ -89,10 +89,10 @@ geqp3_p = make_primitive(
     results=_geqp3_results,
     body=portable.geqp3,
     platforms=_platforms("geqp3"),
-    # one call of one dtype: who exports a program names its calls
+    # Whoever exports a program must name its calls, so this is one call of the matrix's dtype.
     exported={"cpu": LAPACK.geqp3_of_even_columns},
 )
-# Linear in no operand, but its derivative is that of the body as well.
+# It is linear in no operand, so its whole derivative is that of the body.
 orgqr_p = make_primitive(
     "orgqr",
     core_ranks=(2, 1),

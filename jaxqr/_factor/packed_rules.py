@@ -24,7 +24,7 @@ from jaxqr._lowering.compact_wy import unpack_reflectors
 
 
 def completion_jvp(q: Array, h: Array, dq: Array) -> Array:
-    """Tangent of the columns that LAPACK adds in complete mode, from that of the others (4.4).
+    """Find the tangent of the columns that complete mode adds from that of the others (4.4).
 
     Args:
         q: (..., m, n) leading columns.
@@ -41,15 +41,16 @@ def completion_jvp(q: Array, h: Array, dq: Array) -> Array:
     y = q + mm(q - identity_like(q), mm(H(z), z))
     m = q.shape[-2]
     y = put_beside(y[..., :n, :].mT, (y[..., n:, :] + z).mT, m).mT
-    # [-Z I] dQ: of slices the transposes ask for a dtype or a size that perhaps is not known there
+    # This is [-Z I] dQ as one product: the transposes of slices ask for a dtype or a size that is
+    # perhaps not known there.
     minus_z = -extend(z, m, -1)
     f = mm(minus_z + (row_minus_column(minus_z) == -n).astype(z.dtype), dq)
-    # not as one product of stacked blocks: JAX could not see that it is linear (12.3)
+    # One product of stacked blocks would hide from JAX that this is linear in dQ (12.3).
     return mm(dq, H(z)) - mm(y, H(f))
 
 
 def raw_jvp(q: Array, h: Array, tau: Array, dq: Array, dr: Array) -> tuple[Array, Array]:
-    """Tangents of the packed reflectors (5.1) and of tau (5.2) from those of Q and R.
+    """Find the tangents of packed reflectors (5.1) and tau (5.2) from those of Q and R.
 
     A reflector with tau = 0 is the identity and stays it: its tangent is zero.
     """

@@ -11,7 +11,7 @@ from jaxqr._core.primitive import make_primitive
 
 
 def permute_columns(x: Array, p: Array) -> Array:
-    """x[..., :, p], matrix by matrix."""
+    """Take x[..., :, p], matrix by matrix."""
     return permute_columns_p.bind(p, x, inverse=False)[0]
 
 
@@ -27,7 +27,7 @@ def _permute(p: Array, x: Array, *, inverse: bool) -> list[Array]:
 def _transpose(
     cotangents: Sequence[Array], fixed: Sequence[Array], wanted: Sequence[bool], *, inverse: bool
 ) -> list[Array]:
-    """The inverse exchange (7.2): a gather, where the transpose of a gather would be a scatter."""
+    """Exchange back (7.2): this is a gather, and the transpose of a gather a slow scatter."""
     del wanted  # the cotangent of X, which is the only one
     return permute_columns_p.bind(*fixed, cotangents[0], inverse=not inverse)
 

@@ -1,4 +1,4 @@
-"""How columns may be pivoted. To add a way, add it here, and to the kernels if they have it."""
+"""How columns may be pivoted. Another way of pivoting is one more entry of the table here."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -19,7 +19,7 @@ class Method(NamedTuple):
     factor: Callable[[Array], list[Array]] | None  # a matrix to (h, tau, p), where no kernel does
 
 
-# By what users pass as `pivoting`.
+# The methods by what users pass as `pivoting`.
 METHODS: dict[bool | str, Method] = {
     True: Method("exact", geqp3_p.bind),
     False: Method("none", None),

@@ -78,9 +78,9 @@ def _factor(a: Array, *, outputs: tuple[str, ...], pivoting: str) -> list[Array]
 
 
 def _factor_plain(a: Array) -> tuple[Array, Array, Array]:
-    """Factor A with its columns scaled: (h, tau), not yet unscaled, and the scale.
+    """Factor A with its columns scaled; give (h, tau) of that, and the scale.
 
-    All of a matrix that is not finite is NaN.
+    A matrix with an entry that is not finite becomes NaN as a whole.
     """
     scale = column_scale(a) + zero_or_nan(a)
     h, tau = geqrf_p.bind(scale_by(a, scale))
@@ -88,7 +88,7 @@ def _factor_plain(a: Array) -> tuple[Array, Array, Array]:
 
 
 def _factor_pivoted(a: Array, pivoting: str) -> tuple[Array, Array, Array, Array]:
-    """The same with pivoting, and the permutation.
+    """Do the same with pivoting; give the permutation, too.
 
     Pivots are chosen by the norms of the columns as they are, all multiplied by one power of two
     that keeps them from overflow, or from underflow where even the largest column is small. Where
@@ -163,7 +163,7 @@ def _jvp(
 def _packed_tangents(
     values: dict[str, Array], thin: dict[str, Array], outputs: tuple[str, ...]
 ) -> dict[str, Array]:
-    """Tangents of the packed outputs and of complete Q, from those of the thin ones."""
+    """Find the tangents of packed outputs and of complete Q from those of thin Q and R."""
     found = {}
     q, h = values["q"], values["h"]
     if "q_full" in outputs:
@@ -193,5 +193,5 @@ qr_p = make_primitive(
 def factor(
     a: Array, *outputs: str, pivoting: str = "none", transposed: bool = False
 ) -> list[Array]:
-    """Bind the primitive: these outputs of matrices (..., m, n)."""
+    """Factor matrices (..., m, n) by the primitive, and give the outputs of these names."""
     return qr_p.bind(a, outputs=outputs, pivoting=pivoting, transposed=transposed)

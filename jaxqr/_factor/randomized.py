@@ -33,7 +33,7 @@ SMALL = 2 * WIDTH  # so many columns or rows are pivoted exactly: that is as qui
 
 
 def geqp3(a: Array) -> list[Array]:
-    """Factor with column pivoting: (h, tau, p), p counted from 0."""
+    """Factor with column pivoting; give (h, tau, p), p counted from 0."""
     h, tau, p = factor_in_stages(a.mT, _eliminate_blocks, _factor_exactly, WIDTH, SMALL)
     return [h.mT, tau, p]
 
@@ -51,7 +51,7 @@ def _eliminate_blocks(at: Array, steps: int) -> Factors:
         first = b * WIDTH
         order = _choose_order(at, first)
         panel = take_rows(at, lax.dynamic_slice_in_dim(order, first, WIDTH, axis=-1))
-        # rows from the diagonal on go to the top; zeros at the bottom change nothing
+        # The rows from the diagonal on go to the top. The zeros below them change nothing.
         left = places(panel, -1) >= first
         h, tau = geqrf_p.bind(jnp.roll(where(left, panel), -first, axis=-1).mT)
         ht = jnp.roll(h.mT, first, axis=-1)
@@ -66,7 +66,7 @@ def _eliminate_blocks(at: Array, steps: int) -> Factors:
 
 
 def _choose_order(at: Array, first: Array) -> Array:
-    """The order of the columns that brings a block's pivots to its place: those of a sketch.
+    """Order the columns so that the pivots of a sketch come to the place of the block.
 
     Every block has a sketch of its own, a third of all operations. One that is downdated would
     lose its digits where what is left decays, and to see that of a batch in time takes a branch
@@ -74,14 +74,14 @@ def _choose_order(at: Array, first: Array) -> Array:
     """
     *_, n, m = at.shape
     y = mm(at, _draw(m, WIDTH + OVERSAMPLING, first, at.dtype))
-    # columns that are done go to the end, as zeros: among zeros the first is the pivot
+    # Columns that are done go to the end as zeros: among zeros the first is taken as the pivot.
     y = jnp.roll(where(places(y, -2) >= first, y), -first, axis=-2)
     *_, p = geqp3_p.bind(y.mT)
     return lax.rem(jnp.roll(p, first, axis=-1) + first, jnp.int32(n))
 
 
 def _draw(m: int, s: int, first: Array, dtype: jnp.dtype) -> Array:
-    """Uniform numbers of [-1, 1), m x s, zero in the rows before `first`.
+    """Draw m x s uniform numbers of [-1, 1), with zeros in the rows before `first`.
 
     The hash is Wellons' lowbias32. What is left of the matrix has fewer rows in every block, so
     their number makes the blocks' numbers different.

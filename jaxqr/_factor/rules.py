@@ -18,32 +18,32 @@ from jaxqr._factor.independence import Point, find_point
 
 
 def skw(e: Array) -> Array:
-    """The skew-Hermitian part whose complement is upper triangular with a real diagonal (0.1)."""
+    """Take the skew-Hermitian part that leaves an upper triangle with a real diagonal (0.1)."""
     below = slo(e)
     skew = below - H(below)
     return skew + imaginary_dg(e) if jnp.iscomplexobj(e) else skew
 
 
 def skw_adjoint(x: Array) -> Array:
-    """The adjoint of `skw` (0.2)."""
+    """Apply the adjoint of `skw` (0.2)."""
     skew = slo(x - H(x))
     return skew + imaginary_dg(x) if jnp.iscomplexobj(x) else skew
 
 
 def cpl(m: Array) -> Array:
-    """The Hermitian matrix with the lower triangle of `m` and a real diagonal (0.2)."""
+    """Make the Hermitian matrix that has the lower triangle of `m` and a real diagonal (0.2)."""
     offset = row_minus_column(m)
     if jnp.iscomplexobj(m):
         return where(offset > 0, m, where(offset < 0, H(m), m.real.astype(m.dtype)))
     return where(offset >= 0, m, m.mT)
 
 
-# Of a matrix product of blocks of rows, the sum over all blocks.
+# Sums a product of blocks of rows over all blocks.
 Total = Callable[[Array], Array]
 
 
 def _return_whole(product: Array) -> Array:
-    """The sum over the blocks of a matrix that is one block."""
+    """Sum over the blocks of a matrix that is all in one block."""
     return product
 
 
@@ -57,15 +57,15 @@ def thin_jvp(
     total: Total = _return_whole,
     rows: int | None = None,
 ) -> list[Array]:
-    """Tangents of those of Q and R that `outputs` names: (8.5), or (8.7) for wide matrices.
+    """Find the tangents of Q and R: (8.5) for deep and (8.7) for wide matrices of any rank.
 
-    With full rank these are the tangents (1.1) and (2.1).
+    With full rank they are the well-known (1.1) and (2.1).
 
     Args:
         q: (..., m, k), or a block of the rows of a deep matrix with `rows` rows (11.2).
         r: (..., k, n).
         da: (..., m, n) like `q`, its columns permuted if `pivoted`.
-        outputs: "q", "r" or both.
+        outputs: whose tangents are wanted: "q", "r" or both.
         pivoted: whether the columns that count are the leading run only.
         total: the sum over the blocks.
         rows: of all blocks together; by default those of `da`.
@@ -108,10 +108,10 @@ def _wide_jvp(
 
 
 def find_rotation(c: Array, point: Point) -> tuple[Array, Array]:
-    """E and Omega from C = Q^H dA: Omega = skw(E) is the part of Q^H dQ in the counting columns.
+    """Find E and Omega = skw(E) from C = Q^H dA.
 
-    E = C_1 R_m^{-1} in the columns that count and zero in the others, C_1 the leading square of C
-    (8.5).
+    E is C_1 R_m^{-1} in the columns that count and zero in the others, where C_1 is the leading
+    square of C; Omega is then the part of Q^H dQ that rotates the columns which count (8.5).
     """
     e = solve_right(c[..., : point.triangle.shape[-1]], point.triangle)
     counted = where(point.counts, e)
@@ -126,7 +126,9 @@ def thin_vjp(
     *,
     pivoted: bool,
 ) -> Array:
-    """Cotangent of A from those of Q and R; None is zero: (8.6), and (8.7) for wide matrices.
+    """Find the cotangent of A from those of Q and R, None being zero.
+
+    The rule is (8.6) for deep and (8.7) for wide matrices of any rank.
 
     With full rank these are the paper's equation (3), here (1.3), and (2.2). The columns of the
     result are permuted if `pivoted`. A power of two may multiply R and Qbar (8.8), or in a
@@ -165,6 +167,6 @@ def _wide_vjp(q: Array, point: Point, qbar: Array | None, rbar: Array | None) ->
 
 
 def _add(*terms: Array | None) -> Array:
-    """The sum of the terms that are there, at least one."""
+    """Add those of the terms that are not None, of which there is at least one."""
     first, *rest = (term for term in terms if term is not None)
     return sum(rest, start=first)

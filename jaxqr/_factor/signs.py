@@ -7,7 +7,7 @@ from jaxqr._core.algebra import diagonal
 
 
 def find_signs(r: Array) -> Array:
-    """The signs (..., k) of the diagonal of R, 1 for zero: locally constant (0.3)."""
+    """Find the signs (..., k) of the diagonal of R, 1 for zero. They are locally constant (0.3)."""
     return jnp.where(diagonal(r).real < 0, -1, 1).astype(r.dtype)
 
 

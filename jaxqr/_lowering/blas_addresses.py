@@ -9,15 +9,15 @@ import traceback
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-# For each of the dtypes s, d, c, z, in the order in which the library takes them, with the number
-# of arguments: pointers, all of them.
+# The routines of each of the dtypes s, d, c and z, in the order in which the library takes them.
+# All of their arguments, as many as given here, are pointers.
 ROUTINES = {"gemm": 13, "trsm": 11}
 
 Addresses: TypeAlias = "ctypes.Array[ctypes.c_void_p]"
 
 
 def find_addresses() -> Addresses:
-    """The array that the library's jaxqr_set_routines takes.
+    """Find the addresses, as the library's jaxqr_set_routines takes them.
 
     Raises:
         KeyError: if SciPy does not export one of the routines.
@@ -38,7 +38,7 @@ def find_addresses() -> Addresses:
 
 
 def make_stand_ins(install: Callable[[Addresses], None]) -> Addresses:
-    """Addresses of routines that find SciPy's when they are called.
+    """Make routines that find SciPy's when they are called, and give their addresses.
 
     A program that was compiled elsewhere and is loaded here calls the kernels with no Python of
     ours in between. So the kernels have these from the beginning: the first call imports SciPy,
@@ -58,7 +58,7 @@ _kept: list[object] = []  # as long as the library, which may call them
 def _stand_in(
     install: Callable[[Addresses], None], index: int, prototype: Callable[..., Callable[..., None]]
 ) -> Callable[..., None]:
-    """The routine of this index in `find_addresses`."""
+    """Make the routine that stands for the one of this index in `find_addresses`."""
 
     def call(*arguments: int | None) -> None:
         try:

@@ -22,7 +22,7 @@ LARGE = 512  # from so many columns or rows on there is more than one stage
 
 
 class Factors(NamedTuple):
-    """A factorization on its way, by columns."""
+    """A factorization that may be unfinished, held by columns."""
 
     at: Array  # (..., n, m): R and the reflectors where it is done, elsewhere what is left
     tau: Array  # (..., k)
@@ -36,7 +36,7 @@ def factor_in_stages(
     width: int = WIDTH,
     small: int = WIDTH,
 ) -> Factors:
-    """Factor, the leading columns by `blocks`, a multiple of `width`, and the last by `whole`.
+    """Factor the leading columns, a multiple of `width`, by `blocks` and the last by `whole`.
 
     The last are less than `width`, or not more than `small`.
 
@@ -68,17 +68,17 @@ def factor_in_stages(
 
 
 def make_natural_order(at: Array) -> Array:
-    """The columns as they are."""
+    """Give the order in which the columns are."""
     return lax.broadcasted_iota(jnp.int32, at.shape[:-1], at.ndim - 2)
 
 
 def take_entries(x: Array, index: Array) -> Array:
-    """Entries of the last dimension."""
+    """Take entries of the last dimension."""
     return jnp.take_along_axis(x, index, axis=-1, mode="promise_in_bounds")
 
 
 def places(x: Array, axis: int) -> Array:
-    """The indices along an axis, for a batch of one."""
+    """Give the indices along an axis, for a batch of one."""
     shape = [1] * x.ndim
     shape[axis] = x.shape[axis]
     return lax.broadcasted_iota(jnp.int32, shape, x.ndim + axis)
@@ -89,7 +89,7 @@ def take_entry(x: Array, i: Array, axis: int) -> Array:
 
 
 def put(x: Array, part: Array, i: Array, axis: int) -> Array:
-    """`x` with `part` in the place of what begins at index i along an axis."""
+    """Put `part` into `x`, from index i on along an axis."""
     return lax.dynamic_update_slice_in_dim(x, part, i, axis=axis)
 
 
@@ -97,7 +97,7 @@ def put(x: Array, part: Array, i: Array, axis: int) -> Array:
 
 
 def compute_norms(at: Array) -> Array:
-    """Two-norms of the columns, (..., n, 1), without overflow or underflow of a square."""
+    """Compute two-norms (..., n, 1) of the columns without overflow or underflow of a square."""
     size = jnp.abs(at)
     largest = jnp.max(size, axis=-1, keepdims=True, initial=0)
     ordinary = (largest > 0) & ~jnp.isinf(largest)

@@ -12,7 +12,7 @@ from jaxqr._core.triangular import solve_triangular
 
 
 def unpack_reflectors(h: Array, k: int) -> Array:
-    """The k Householder vectors packed in `h`, as columns: V, unit lower trapezoidal."""
+    """Take the k Householder vectors packed in `h` as the columns of V, unit lower trapezoidal."""
     v = h[..., :, :k]
     return slo(v) + identity_like(v)
 
@@ -26,7 +26,7 @@ def apply_reflectors(h: Array, tau: Array, c: Array, *, left: bool, adjoint: boo
 
 
 def form_reflectors(h: Array, tau: Array) -> Array:
-    """The leading columns of Q = I - V T V^H, as many as `h` has."""
+    """Form the leading columns of Q = I - V T V^H, as many as `h` has."""
     v = unpack_reflectors(h, tau.shape[-1])
     top = v[..., : h.shape[-1], :]
     return identity_like(h) - mm(v, mm(_form_t(v, tau), H(top)))
@@ -50,13 +50,13 @@ def apply_block(
 
 
 def take_rows(x: Array, index: Array) -> Array:
-    """Rows of matrices: columns of what is held by columns."""
+    """Take rows of matrices, which are columns of what is held by columns."""
     return jnp.take_along_axis(x, index[..., None], axis=-2, mode="promise_in_bounds")
 
 
 def _form_t(v: Array, tau: Array) -> Array:
-    """The triangle T of the compact form: T = (I + D sup(V^H V))^{-1} D, D = diag(tau) (4.2)."""
+    """Form T of the compact form: T = (I + D sup(V^H V))^{-1} D with D = diag(tau) (4.2)."""
     d = tau[..., :, None]
-    # its diagonal of ones and its zeros are the solver's
+    # The solver takes the diagonal as ones and what is below as zeros.
     inverse = d * mm(H(v), v)
     return solve_triangular(inverse, d * identity_like(inverse), left=True, lower=False, unit=True)

@@ -20,7 +20,7 @@ from jaxqr._core.undocumented import call_attributes
 
 
 class Result(NamedTuple):
-    """Shape, batch included, and dtype of a result."""
+    """The shape of a result, with its batch, and the dtype."""
 
     shape: tuple[int, ...]
     dtype: Any
@@ -108,7 +108,7 @@ def _lower(
 
 
 def _column_major(aval: ShapedArray, batch_ndim: int) -> tuple[int, ...] | None:
-    """The layout, minor to major, of a matrix in LAPACK's order; None for a vector."""
+    """Give the layout, minor to major, of a matrix in LAPACK's order; None for a vector."""
     if aval.ndim - batch_ndim != 2:
         return None
     return (aval.ndim - 2, aval.ndim - 1, *reversed(range(batch_ndim)))
@@ -123,7 +123,7 @@ def _batch_attributes(
     batch = [next(letters) for _ in range(batch_ndim)]
 
     def term(aval: ShapedArray) -> str:
-        # the batch's letters are shared by all arrays, every other dimension has its own
+        # All arrays share the letters of the batch. Every other dimension has its own.
         names = batch + [next(letters) for _ in range(aval.ndim - batch_ndim)]
         sizes.update(zip(names, aval.shape, strict=True))
         return "[" + ", ".join(names) + "]"

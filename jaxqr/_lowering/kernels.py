@@ -29,12 +29,12 @@ TARGETS = (
 
 
 def available() -> bool:
-    """Whether the kernels are in use."""
+    """Say whether the kernels are in use."""
     return _load()[0] is not None
 
 
 def status() -> str:
-    """For users: which kernels are in use, or why none are."""
+    """Tell users which kernels are in use, or why none are."""
     name, reason = _load()
     return f"own kernels, {name}" if name else f"jaxlib's LAPACK ({reason})"
 
@@ -47,7 +47,7 @@ def compute(
     batch_ndim: int,
     **params: Any,
 ) -> list[Array] | None:
-    """Call the kernel of the primitive `name`; None if there are no kernels in use.
+    """Call the kernel of the primitive `name`; give None if no kernels are in use.
 
     Args:
         name: of the primitive.
@@ -75,7 +75,7 @@ def compute(
 
 @functools.cache
 def _load() -> tuple[str | None, str]:
-    """Give the kernels SciPy's routines: the name of the build, or why there is none in use."""
+    """Give the kernels SciPy's routines; tell the build's name, or why there is none in use."""
     name, reason = REGISTERED
     try:
         if name is not None:
@@ -88,7 +88,7 @@ def _load() -> tuple[str | None, str]:
 
 
 def _register() -> tuple[str | None, str]:
-    """Register the calls of the build for this processor: its name, or why there is none.
+    """Register the calls of the build for this processor; tell its name, or why there is none.
 
     On import, as a program that was compiled elsewhere may be loaded without a lowering here.
     """

@@ -21,12 +21,12 @@ class Library:
     """The routines of one library; `target` names the custom call of a routine."""
 
     def __init__(self, name: str, target: Callable[[str, np.dtype], str]) -> None:
-        """Take the name for users and the naming rule of the targets."""
+        """Take the name that users are told, and the rule by which targets are named."""
         self.name = name
         self._target = target
 
     def geqrf(self, a: Array) -> list[Array]:
-        """Factor: (h, tau)."""
+        """Factor a matrix; give (h, tau)."""
         return call_target(
             self._target("geqrf", a.dtype),
             [a],
@@ -36,7 +36,7 @@ class Library:
         )
 
     def geqp3(self, a: Array) -> list[Array]:
-        """Factor with column pivoting: (h, tau, p), p counted from 0.
+        """Factor with column pivoting; give (h, tau, p), p counted from 0.
 
         Where columns of single precision differ so much that squares leave its range, LAPACK
         mistakes their norms; double precision, where it exists, has the range.
@@ -49,7 +49,7 @@ class Library:
         def widen() -> list[Array]:
             narrow = self.geqp3_of_even_columns(a)
             wider = self.geqp3_of_even_columns(a.astype(wide))
-            # the other matrices of the batch keep theirs
+            # The other matrices of the batch keep theirs.
             return [
                 jnp.where(uneven[..., None] if x.ndim == a.ndim else uneven, y.astype(x.dtype), x)
                 for x, y in zip(narrow, wider, strict=True)
@@ -58,8 +58,8 @@ class Library:
         return lax.cond(jnp.any(uneven), widen, lambda: self.geqp3_of_even_columns(a))
 
     def geqp3_of_even_columns(self, a: Array) -> list[Array]:
-        """The same for columns that do not differ so much: one call, of the matrix's dtype."""
-        # zero means that a column is free to move; LAPACK counts from 1
+        """Do the same for columns that do not differ so much, by one call of the matrix's dtype."""
+        # Zero means that a column is free to move. LAPACK counts from 1.
         free = jnp.zeros((*a.shape[:-2], a.shape[-1]), jnp.int32)
         h, jpvt, tau = call_target(
             self._target("geqp3", a.dtype),
@@ -101,7 +101,7 @@ def _tau(a: Array) -> Result:
 def _lapack_target(routine: str, dtype: np.dtype) -> str:
     if jnp.issubdtype(dtype, jnp.complexfloating) and routine.startswith("or"):
         routine = "un" + routine[2:]  # orthogonal for real, unitary for complex matrices
-    # fetches SciPy's LAPACK pointers, once: hence here, where there are kernels, and not on import
+    # This fetches SciPy's LAPACK pointers. It takes time, so it is not done on import.
     return prepare_lapack_call(routine, dtype)
 
 

@@ -24,14 +24,14 @@ from jaxqr._lowering.portable_pivoted import eliminate_pivoted_blocks
 
 
 def geqrf(a: Array) -> list[Array]:
-    """Factor: (h, tau)."""
+    """Factor a matrix; give (h, tau)."""
     one_by_one = partial(eliminate_one_by_one, pivoting=False)
     h, tau, _ = factor_in_stages(a.mT, _eliminate_blocks, one_by_one)
     return [h.mT, tau]
 
 
 def geqp3(a: Array) -> list[Array]:
-    """Factor with column pivoting: (h, tau, p), p counted from 0."""
+    """Factor with column pivoting; give (h, tau, p), p counted from 0."""
     one_by_one = partial(eliminate_one_by_one, pivoting=True)
     h, tau, p = factor_in_stages(a.mT, eliminate_pivoted_blocks, one_by_one)
     return [h.mT, tau, p]

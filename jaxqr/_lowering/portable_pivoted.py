@@ -27,7 +27,7 @@ from jaxqr._lowering.compact_wy import take_rows
 
 
 class _Block(NamedTuple):
-    """Columns of a block eliminated, the rest of the matrix as it was: what is left is A - V F."""
+    """A block, some of whose columns are eliminated. V F is yet to be subtracted from A."""
 
     v: Array  # (..., w, m): the reflectors
     f: Array  # (..., n, w): F, by columns
@@ -77,14 +77,14 @@ def _start(at: Array, first: Array) -> _Block:
 
 
 def _step(at: Array, first: Array, block: _Block) -> _Block:
-    """Eliminate a column: of what is left only the pivot's column and row are computed."""
+    """Eliminate a column. Of what is left only the pivot's column and row are computed."""
     v, f, r, tau, order, norm, _, i, _ = block
     j = first + i
     best = jnp.argmax(take_entries(norm[..., 0], order), axis=-1, keepdims=True).astype(jnp.int32)
     chosen = take_entries(order, best)
     x = take_rows(at, chosen) - mm(take_rows(f, chosen), v)
     v_i, tau_i, beta = make_reflector(x, compute_norms(where(places(x, -1) >= j, x)), j)
-    # the products of reflector i and of row j with V, and with the columns that are left
+    # The products of reflector i and of row j with V, and with the columns that are left.
     known = mm(f, jnp.concatenate([mm(v, H(v_i)), take_entry(v, j, -1)], axis=-1))
     column = places(at, -2)
     f_i = where(column >= first, tau_i.conj() * (mm(at, H(v_i)) - known[..., :1]))

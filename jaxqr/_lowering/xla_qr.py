@@ -12,12 +12,12 @@ from jaxqr._lowering.custom_call import Result, call_target
 
 
 class Expander:
-    """The two routines that XLA has; its other ones are portable."""
+    """The two routines that XLA has. The others are portable on its platform."""
 
     name = "XLA"
 
     def geqrf(self, a: Array) -> list[Array]:
-        """Factor: (h, tau)."""
+        """Factor a matrix; give (h, tau)."""
         *batch, m, n = a.shape
         results = [Result(a.shape, a.dtype), Result((*batch, min_dim(m, n)), a.dtype)]
         # XLA squares entries as they are: where a column's squares underflow, complex reflectors

@@ -29,12 +29,12 @@ class Reflectors(NamedTuple):
     tau: Array  # (..., n)
 
     def apply(self, c: Array, *, adjoint: bool = False) -> Array:
-        """The product of their Q, or its adjoint, and the columns of c."""
+        """Multiply the columns of c by the Q that they stand for, or by its adjoint."""
         return ormqr_p.bind(self.h, self.tau, c, left=True, adjoint=adjoint)[0]
 
 
 class Factors(NamedTuple):
-    """A P = Q R of a deep matrix, or of what is known to have full rank A = Q R."""
+    """A P = Q R of a deep matrix A; A = Q R where its rank is known to be full."""
 
     outer: Reflectors  # (..., m, n): of Q; of Q0, where the matrix was factored twice
     inner: Reflectors | None  # (..., n, n): of Q1 there, else None
@@ -42,52 +42,52 @@ class Factors(NamedTuple):
 
     @property
     def r(self) -> Array:
-        """R in the upper triangle of (..., n, n)."""
+        """The matrix (..., n, n) that has R in its upper triangle."""
         n = self.outer.tau.shape[-1]
         return self.outer.h[..., :n, :] if self.inner is None else self.inner.h
 
     def apply(self, c: Array) -> Array:
-        """Q c, of rows (..., n, s)."""
+        """Compute Q c for c (..., n, s)."""
         c = c if self.inner is None else self.inner.apply(c)
         return self.outer.apply(extend(c, self.outer.h.shape[-2], -2))
 
     def apply_adjoint(self, v: Array) -> Array:
-        """Q^H v, of rows (..., m, s)."""
+        """Compute Q^H v for v (..., m, s)."""
         c = self.outer.apply(v, adjoint=True)[..., : self.outer.tau.shape[-1], :]
         return c if self.inner is None else self.inner.apply(c, adjoint=True)
 
     def permute(self, u: Array) -> Array:
-        """P^T u."""
+        """Compute P^T u."""
         return u if self.p is None else jnp.take_along_axis(u, self.p[..., None], axis=-2)
 
     def permute_back(self, c: Array) -> Array:
-        """P c."""
+        """Compute P c."""
         if self.p is None:
             return c
         return jnp.take_along_axis(c, jnp.argsort(self.p, axis=-1)[..., None], axis=-2)
 
 
 class Decomposition(NamedTuple):
-    """A deep matrix factored, and its pseudo-inverse as an operator on columns."""
+    """The factors of a deep matrix A, and what its pseudo-inverse A^+ does to columns."""
 
     factors: Factors
     rank: Array | None  # (...) int32; None where it is full by assumption
     z: Reflectors | None  # (..., n, n): T and Z, zeros if all ranks of a batch are full; or None
 
     def solve(self, v: Array) -> Array:
-        """A^+ v."""
+        """Compute A^+ v."""
         return self._divide(self.factors.apply_adjoint(v))
 
     def solve_adjoint(self, u: Array) -> Array:
-        """A^{+H} u."""
+        """Compute A^{+H} u."""
         return self.factors.apply(self._divide_adjoint(u))
 
     def gram(self, u: Array) -> Array:
-        """(A^H A)^+ u."""
+        """Compute (A^H A)^+ u."""
         return self._divide(self._divide_adjoint(u))
 
     def null(self, u: Array) -> Array:
-        """(I - A^+ A) u."""
+        """Compute (I - A^+ A) u, the part of u that A maps to zero."""
 
         def project(rank: Array, z: Reflectors) -> Array:
             c = z.apply(self.factors.permute(u), adjoint=True)
@@ -96,7 +96,7 @@ class Decomposition(NamedTuple):
         return self._unless_full(jnp.zeros_like(u), project)
 
     def _divide(self, c: Array) -> Array:
-        """P R^{-1} c, or P Z T^{-H} c from the rows that count."""
+        """Compute P R^{-1} c, or P Z T^{-H} c from the rows of c that count."""
         x = solve_triangular(self.factors.r, c, left=True, lower=False)
 
         def divide(rank: Array, z: Reflectors) -> Array:
@@ -106,7 +106,7 @@ class Decomposition(NamedTuple):
         return self.factors.permute_back(self._unless_full(x, divide))
 
     def _divide_adjoint(self, u: Array) -> Array:
-        """R^{-H} P^T u, or T^{-1} Z^H P^T u in the rows that count, and zeros."""
+        """Compute R^{-H} P^T u, or T^{-1} Z^H P^T u in the rows that count and zeros below."""
         u = self.factors.permute(u)
         c = solve_triangular(self.factors.r, u, left=True, lower=False, adjoint=True)
 
@@ -117,7 +117,7 @@ class Decomposition(NamedTuple):
         return self._unless_full(c, divide)
 
     def _unless_full(self, x: Array, otherwise: Callable[[Array, Reflectors], Array]) -> Array:
-        """`x` for a matrix whose rank is full and `otherwise` for others, if there are any."""
+        """Take `x` for matrices of full rank; compute `otherwise(rank, z)` if there are others."""
         if self.rank is None or self.z is None:
             return x
         rank, z = self.rank, self.z
@@ -126,31 +126,31 @@ class Decomposition(NamedTuple):
 
 
 def _restrict_t(z: Reflectors, rank: Array) -> Array:
-    """T, with the identity's columns for those that do not count and are zero."""
+    """Make T invertible: columns that do not count, which are zero, become the identity's."""
     return where(counted_rows(rank, z.tau.shape[-1]).mT, z.h, identity_like(z.h))
 
 
 def _keep_counted(c: Array, rank: Array) -> Array:
-    """The rows of `c` that count, and zeros."""
+    """Keep the rows of `c` that count and set the others to zero."""
     return where(counted_rows(rank, c.shape[-2]), c)
 
 
 # --------------------------------------------------------------------------- arrays by name
 
-# The arrays of a decomposition, in this order those that it has; how many trailing dimensions of
-# each are not batch dimensions. The kernels know them by these names.
+# The arrays that a decomposition may have, in the order in which they are passed, and how many
+# trailing dimensions of each are not batch dimensions. The kernels know them by these names.
 CORE_RANKS = {"h": 2, "tau": 1, "h1": 2, "tau1": 1, "p": 1, "rank": 0, "hz": 2, "tauz": 1}
 
 
 def name_arrays(m: int, n: int, *, pivoting: bool) -> tuple[str, ...]:
-    """The names of the arrays that the decomposition of an m x n matrix has."""
+    """Name the arrays that the decomposition of an m x n matrix has."""
     inner = ("h1", "tau1") if pivoting and is_factored_twice(m, n) else ()
     revealing = ("p", "rank", "hz", "tauz") if pivoting else ()
     return "h", "tau", *inner, *revealing
 
 
 def array_results(m: int, n: int, names: Sequence[str]) -> list[CoreResult]:
-    """The shapes and dtypes of the arrays of these names, of one matrix."""
+    """Give the shapes and dtypes of the named arrays of one matrix."""
     table: dict[str, CoreResult] = {
         "h": ((m, n), None),
         "tau": ((n,), None),
@@ -165,14 +165,14 @@ def array_results(m: int, n: int, names: Sequence[str]) -> list[CoreResult]:
 
 
 def to_arrays(found: Decomposition) -> list[Array]:
-    """Its arrays, as `name_arrays` has their names."""
+    """List the arrays of a decomposition, in the order of their names."""
     (outer, inner, p), rank, z = found
     arrays = [*outer, *(inner or ()), p, rank, *(z or ())]
     return [x for x in arrays if x is not None]
 
 
 def from_arrays(names: Sequence[str], arrays: Sequence[Array]) -> Decomposition:
-    """The decomposition that has these arrays."""
+    """Make the decomposition that has these arrays."""
     named = dict(zip(names, arrays, strict=True))
 
     def pair(h: str, tau: str) -> Reflectors | None:
@@ -187,7 +187,7 @@ def from_arrays(names: Sequence[str], arrays: Sequence[Array]) -> Decomposition:
 
 
 def is_factored_twice(m: int, n: int) -> bool:
-    """Whether the matrix is so large and deep that a plain QR comes first."""
+    """Say whether the matrix is so large and deep that a plain QR comes first."""
     if export.is_symbolic_dim(m) or export.is_symbolic_dim(n):
         return False
     return n >= 256 and m >= 4 * n
@@ -218,7 +218,7 @@ def _factor_pivoted(a: Array) -> Factors:
     if not is_factored_twice(m, n):
         h, tau, p = factor(a, "h", "tau", "p", pivoting="exact")
         return Factors(Reflectors(h, tau), None, p)
-    # large columns first: rounding errors of the small ones would grow with them
+    # Large columns come first, as their rounding errors would be large ones of small columns.
     sizes = jnp.sum(jnp.abs(a), axis=-2)
     order = jnp.argsort(-sizes, axis=-1).astype(jnp.int32)
     outer = Reflectors(*factor(_take_columns(a, order), "h", "tau"))
@@ -227,7 +227,7 @@ def _factor_pivoted(a: Array) -> Factors:
 
 
 def _judge_by_own_size(a: Array, factors: Factors) -> tuple[Factors, Array]:
-    """The rank where columns are judged by their own size, and the factors that go with it.
+    """Find the rank with each column judged by its own size, and factors that go with it.
 
     If it is not full, the matrix may be factored anew, in an order in which the columns that count
     come first.
@@ -241,7 +241,7 @@ def _judge_by_own_size(a: Array, factors: Factors) -> tuple[Factors, Array]:
         outer = Reflectors(*factor(_take_columns(a, new_p), "h", "tau"))
         if factors.inner is None:
             return Factors(outer, None, new_p)
-        # what is left for the second stage is a triangle, which needs no reflector
+        # What is left for the second stage is a triangle already, so its reflectors are identities.
         inner = Reflectors(triu(outer.h[..., :n, :]), jnp.zeros_like(factors.inner.tau))
         return Factors(outer, inner, new_p)
 

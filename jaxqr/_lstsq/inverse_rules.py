@@ -35,9 +35,10 @@ class Inverse(Protocol):
 
 
 def _solve_rule(inverse: Inverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
-    """The tangent of y = A^+ v (9.8)."""
+    """Give the tangent of y = A^+ v (9.8)."""
     rest = v - mm(inverse.a, y)
-    # both of size one: A may be of any, and gram and A^{+H} y have the square of its exponents
+    # Both vectors are brought near one: A may be of any size, and gram and A^{+H} y have the square
+    # of its exponents.
     scale, own = inverse.scale_of(rest), column_scale(y)
     left = [multiply_linearly(rest, scale)]
     if inverse.pivoting:
@@ -48,7 +49,7 @@ def _solve_rule(inverse: Inverse, y: Array, v: Array, da: Array, dv: Array) -> A
 
 
 def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Array) -> Array:
-    """The tangent of z = A^{+H} u: (9.8) for the adjoint."""
+    """Give the tangent of z = A^{+H} u, which is (9.8) for the adjoint."""
     own = inverse.scale_of(z)
     # An ordinary z stays as it is: the transpose divides a cotangent by this scale before it meets
     # A, whose small columns would underflow with it.
@@ -62,7 +63,7 @@ def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Arr
     (da_y, *da_null), (ha_z,) = _multiply(inverse, da, right, [z])
     inner = du - ha_z
     if inverse.pivoting:
-        # zero at full rank; there what its transpose has in its place might overflow
+        # This is zero at full rank, where what its transpose has in its place might overflow.
         from_null = multiply_linearly(inverse.solve(da_null[0]), 1 / scale)
         deficient = (inverse.rank < inverse.a.shape[-1])[..., None, None]
         inner += where(deficient, from_null)
@@ -71,7 +72,7 @@ def _solve_adjoint_rule(inverse: Inverse, z: Array, u: Array, da: Array, du: Arr
 
 
 def _gram_rule(inverse: Inverse, y: Array, u: Array, da: Array, du: Array) -> Array:
-    """The tangent of y = (A^H A)^+ u = A^+ A^{+H} u, by the two rules above."""
+    """Give the tangent of y = (A^H A)^+ u = A^+ A^{+H} u by the two rules above."""
 
     def composed(a: Array, u: Array) -> Array:
         moved = inverse._replace(a=a)
@@ -81,7 +82,7 @@ def _gram_rule(inverse: Inverse, y: Array, u: Array, da: Array, du: Array) -> Ar
 
 
 def _null_rule(inverse: Inverse, y: Array, u: Array, da: Array, du: Array) -> Array:
-    """The tangent of y = (I - A^+ A) u: (9.9) for the adjoint."""
+    """Give the tangent of y = (I - A^+ A) u, which is (9.9) for the adjoint."""
     (da_y,), (ha_z,) = _multiply(inverse, da, [y], [inverse.solve_adjoint(u)])
     return inverse.null(du - ha_z) - inverse.solve(da_y)
 
@@ -97,7 +98,7 @@ RULES: dict[str, Callable[[Any, Array, Array, Array, Array], Array]] = {
 def _multiply(
     inverse: Inverse, da: Array, right: list[Array], left: list[Array]
 ) -> tuple[list[Array], list[Array]]:
-    """The product dA with each of `right` and dA^H with each of `left`, of equal widths."""
+    """Multiply each of `right` by dA and each of `left` by dA^H; their widths are equal."""
     da_right, ha_left = inverse.multiply_tangent(da, _join(right), _join(left))
     return _split(da_right, len(right)), _split(ha_left, len(left))
 

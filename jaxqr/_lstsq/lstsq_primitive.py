@@ -28,7 +28,7 @@ def _results(a: Shape, b: Shape, *, rcond: float | None, pivoting: bool) -> list
 def solve_by_pseudoinverse(
     a: Array, b: Array, *, rcond: float | None, pivoting: bool
 ) -> list[Array]:
-    """By operations whose derivatives are known: what is differentiated, too."""
+    """Solve by operations whose derivatives are known: these are what is differentiated."""
     wide = exceeds(a.shape[-1], a.shape[-2])
     deep = H(a) if wide else a
     inverse = factor_pseudoinverse(deep, rcond=rcond, pivoting=pivoting)
@@ -38,7 +38,7 @@ def solve_by_pseudoinverse(
 
 
 def sum_squares(x: Array) -> Array:
-    """The squared norm of every column."""
+    """Compute the squared norm of every column."""
     squares = x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else x**2
     return jnp.sum(squares, axis=-2)
 
@@ -65,7 +65,7 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> An
 
 
 def _has_columns(**params: Any) -> tuple[bool, ...]:
-    """X and the residuals have a column for each of b's; the rank does not depend on them."""
+    """Say that x and the residuals have a column for each of b's, and the rank has none."""
     return True, True, False
 
 

@@ -18,7 +18,7 @@ from jaxqr._core.primitive import make_primitive
 
 
 def multiply_both_sides(da: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Of a tangent dA: dA X and dA^H Y."""
+    """Compute dA X and dA^H Y for a tangent dA."""
     da_x, ha_y = products_p.bind(x, y, da)
     return da_x, ha_y
 

@@ -31,7 +31,7 @@ from jaxqr._lstsq.outer_products import multiply_both_sides
 
 
 class Pseudoinverse(NamedTuple):
-    """Of a deep matrix."""
+    """The pseudo-inverse A^+ of a deep matrix A as an operator."""
 
     a: Array
     names: tuple[str, ...]  # of the arrays of its decomposition
@@ -39,43 +39,43 @@ class Pseudoinverse(NamedTuple):
 
     @property
     def pivoting(self) -> bool:
-        """Whether the rank was looked for."""
+        """Whether the rank was looked for, and not assumed to be full."""
         return "rank" in self.names
 
     @property
     def rank(self) -> Array:
-        """Of each matrix."""
+        """The rank (...) of each matrix, int32."""
         if self.pivoting:
             return self.arrays[self.names.index("rank")]
         return jnp.full(self.a.shape[:-2], self.a.shape[-1], jnp.int32)
 
     def solve(self, v: Array) -> Array:
-        """A^+ v."""
+        """Compute A^+ v."""
         return self.apply("solve", v)
 
     def gram(self, u: Array) -> Array:
-        """(A^H A)^+ u."""
+        """Compute (A^H A)^+ u."""
         return self.apply("gram", u)
 
     def solve_adjoint(self, u: Array) -> Array:
-        """A^{+H} u."""
+        """Compute A^{+H} u."""
         return self.apply("solve_adjoint", u)
 
     def null(self, u: Array) -> Array:
-        """(I - A^+ A) u: exactly zero where the rank is full."""
+        """Compute (I - A^+ A) u, which is exactly zero where the rank is full."""
         return self.apply("null", u) if self.pivoting else jnp.zeros_like(u)
 
     def apply(self, operation: str, v: Array) -> Array:
-        """One of the four above by its name."""
+        """Compute one of the four above, given by its name."""
         params = {"operation": operation, "factors": self.names}
         return pseudoinverse_p.bind(self.a, *self.arrays, v, **params)[0]
 
     def multiply_tangent(self, da: Array, x: Array, y: Array) -> tuple[Array, Array]:
-        """Of a tangent dA: dA x and dA^H y."""
+        """Compute dA x and dA^H y for a tangent dA."""
         return multiply_both_sides(da, x, y)
 
     def scale_of(self, x: Array) -> Array:
-        """Powers of two by which columns are neither large nor small."""
+        """Find powers of two that bring the columns of x near one."""
         return column_scale(x)
 
 
@@ -102,7 +102,7 @@ def _cod(a: Array, *, rcond: float | None, factors: tuple[str, ...]) -> list[Arr
 
 
 def _cod_jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> Any:
-    """The factors are constants of the operations below."""
+    """Give zero tangents: the factors are constants that compute the operations below."""
     out = cod_p.bind(*primals, **params)
     return out, list(map(zero_tangent, out))
 
@@ -165,7 +165,7 @@ def _transpose(
 ) -> list[Array]:
     del wanted  # the cotangent of v, which is the only one
     a, *arrays = fixed
-    # JAX pairs cotangents without conjugation (0.5). gram and null are Hermitian.
+    # JAX pairs cotangents without conjugation (0.5). The operations gram and null are Hermitian.
     adjoints = {"solve": "solve_adjoint", "solve_adjoint": "solve"}
     inverse = Pseudoinverse(a, factors, arrays)
     out = inverse.apply(adjoints.get(operation, operation), cotangents[0].conj())
@@ -173,7 +173,7 @@ def _transpose(
 
 
 def _has_columns(**params: Any) -> tuple[bool, ...]:
-    """The result has a column for each of v's."""
+    """Say that the result has a column for each column of v."""
     return (True,)
 
 

@@ -20,12 +20,12 @@ Tree = TypeVar("Tree", bound=Any)
 
 
 def counted_rows(rank: Array, n: int) -> Array:
-    """For each matrix a column that says which of its n indices are less than the rank."""
+    """Make a boolean column (..., n, 1) that says which of the n rows are before the rank."""
     return lax.broadcasted_iota(jnp.int32, (*rank.shape, n, 1), rank.ndim) < rank[..., None, None]
 
 
 def find_rank(r: Array, rcond: float | None) -> Array:
-    """The length of the leading run of columns that count; NaN counts, so that it comes through."""
+    """Count the leading run of columns that count. NaN counts, so that it comes through."""
     if rcond is None:
         counts = find_independent(triu(r), pivoted=True)[..., 0, :]
     else:
@@ -36,7 +36,7 @@ def find_rank(r: Array, rcond: float | None) -> Array:
 
 
 def keep_leading_rows(r: Array, rank: Array, rcond: float | None) -> Array:
-    """The rows of R that count, and zeros.
+    """Keep the rows of R that count and set the others to zero.
 
     Where columns are judged by their own size, what is small in a column that does not count is
     taken for rounding in all rows: a small column that counts may be smaller still.
@@ -54,7 +54,7 @@ def keep_leading_rows(r: Array, rank: Array, rcond: float | None) -> Array:
 def order_by_own_size(
     factors: Tree, r: Array, factor_anew: Callable[[Array], Tree]
 ) -> tuple[Tree, Array]:
-    """The rank where columns are judged by their own size, and the factors that go with it.
+    """Find the rank with each column judged by its own size, and factors that go with it.
 
     Where a large column depends on others, what rounding leaves of it may be larger than all of a
     small column that is independent, and what is left of a small one that depends on large ones is
@@ -68,7 +68,8 @@ def order_by_own_size(
     """
     n = r.shape[-1]
     size = jnp.abs(diagonal(r).real)
-    # no entry is larger than the first, and none on the diagonal smaller than the last; NaN counts
+    # No entry is larger than the first, and none on the diagonal is smaller than the last: so where
+    # these two are close the rank is full. NaN counts as full.
     certain = ~(size[..., -1] <= 4 * n * tolerance(r.dtype) * size[..., 0])
     full = jnp.full(certain.shape, n, jnp.int32)
 
@@ -88,7 +89,7 @@ def order_by_own_size(
 
 
 def _order_by_what_is_left(even: Array, scale: Array) -> Array:
-    """The order (..., n) of columns, of which more than rounding is left, by what is left of them.
+    """Order the columns, those of which more than rounding is left first and by what is left.
 
     The columns were multiplied by `scale` to be of one size. They are taken apart by Gram and
     Schmidt's method: only the order is wanted.
@@ -116,5 +117,5 @@ def _order_by_what_is_left(even: Array, scale: Array) -> Array:
 
 
 def _choose(keep: Array, x: Array, y: Array) -> Array:
-    """Of each matrix, or vector, `x` or `y`."""
+    """Take `x` for the matrices, or vectors, that are kept and `y` for the others."""
     return where(keep.reshape(keep.shape + (1,) * (x.ndim - keep.ndim)), x, y)

@@ -31,7 +31,7 @@ def let_vary(x: Array, axes: tuple[str, ...]) -> Array:
 
 
 def are_axes_bound(function: str, axes: tuple[str, ...]) -> bool:
-    """Whether all axes are bound, that is, this is a program on blocks; or raise if only some."""
+    """Say whether all axes are bound, so that this is a program on blocks; raise if some are."""
 
     def bound(axis: str) -> bool:
         try:
@@ -50,7 +50,7 @@ def are_axes_bound(function: str, axes: tuple[str, ...]) -> bool:
 
 
 def find_row_axes(function: str, a: Array, axis_name: AxisName | None = None) -> tuple[str, ...]:
-    """The axes along which the rows of the matrices `a` are sharded: those given, or known."""
+    """Find the axes along which the rows of `a` are sharded: those given, or those known."""
     known = axis_names(partition(jax.typeof(a))[-2])
     if axis_name is None:
         return known
@@ -130,7 +130,7 @@ def map_blocks(
 
 
 def _partition_as(function: str, x: Array, rows: NamedSharding) -> Array:
-    """The array `x` of rows, partitioned as `rows` over an explicit mesh, if that moves no data."""
+    """Partition `x` as `rows` says over an explicit mesh, if that moves no data."""
     own, wanted = partition(jax.typeof(x)), (*rows.spec,)
     if any(name is not None and name != other for name, other in zip(own, wanted, strict=True)):
         raise ValueError(

@@ -93,7 +93,7 @@ def reduce_triangles(r: Array, axes: tuple[str, ...]) -> tuple[Array, Array]:
 
 
 def _gather_triangles(r: Array, axis: str) -> tuple[Array, Array]:
-    """By one all-gather."""
+    """Reduce the triangles by one all-gather."""
     rows = r.shape[-2]
     stack = lax.all_gather(r, axis, axis=r.ndim - 2, tiled=True, to="invarying")
     q, r = factor(stack, "q", "r")
@@ -102,7 +102,7 @@ def _gather_triangles(r: Array, axis: str) -> tuple[Array, Array]:
 
 
 def _merge_in_pairs(r: Array, axis: str) -> tuple[Array, Array]:
-    """By exchanges with ever more distant devices (butterfly).
+    """Reduce the triangles by exchanges with ever more distant devices (a butterfly).
 
     After the round of distance d every device has the triangle of the 2 d devices that its group
     consists of. Devices beyond the largest power of two p are folded into the first ones before,
@@ -126,7 +126,7 @@ def _merge_in_pairs(r: Array, axis: str) -> tuple[Array, Array]:
     if first is not None:
         told = lax.ppermute(own_q, axis, folded)
         own_q = mm(first, jnp.where(index < p, own_q, told))
-    # all have the same R, or are to have it: of this only a sum assures shard_map
+    # All devices have, or are to have, the same R. Only a sum lets shard_map know that.
     r = lax.psum(jnp.where(index == 0, r, jnp.zeros_like(r)), axis)
     return own_q[..., :rows, :], r
 
@@ -134,7 +134,7 @@ def _merge_in_pairs(r: Array, axis: str) -> tuple[Array, Array]:
 def _merge(
     r: Array, axis: str, pairs: list[tuple[int, int]], is_first: Array
 ) -> tuple[Array, Array]:
-    """Factor the stack of the triangles of each pair; who has no partner meets zeros."""
+    """Factor the stack of the triangles of each pair; without a partner zeros take its place."""
     n = r.shape[-1]
     other = lax.ppermute(r, axis, pairs + [(j, i) for i, j in pairs])
     upper, lower = jnp.where(is_first, r, other), jnp.where(is_first, other, r)

@@ -32,7 +32,7 @@ from jaxqr._sharded.row_qr import factor_row_blocks
 
 
 class ShardedInverse(NamedTuple):
-    """Of the deep matrix A with row blocks `a` along the mesh axes `axes`."""
+    """The pseudo-inverse of the deep matrix A with row blocks `a` along the mesh axes `axes`."""
 
     a: Array
     q: Array  # the block of Q
@@ -41,42 +41,42 @@ class ShardedInverse(NamedTuple):
 
     @property
     def pivoting(self) -> bool:
-        """Whether the rank was looked for."""
+        """Whether the rank was looked for, and not assumed to be full."""
         return self.triangle.pivoting
 
     @property
     def rank(self) -> Array:
-        """Of each matrix."""
+        """The rank (...) of each matrix, int32."""
         return self.triangle.rank
 
     def solve(self, v: Array) -> Array:
-        """A^+ v, of row blocks v."""
+        """Compute A^+ v for row blocks v."""
         return self.sum_shares(self.apply("share", v))
 
     def solve_adjoint(self, u: Array) -> Array:
-        """A^{+H} u, in row blocks."""
+        """Compute A^{+H} u, in row blocks."""
         return self.apply("spread", let_vary(u, self.axes))
 
     def gram(self, u: Array) -> Array:
-        """(A^H A)^+ u."""
+        """Compute (A^H A)^+ u."""
         return self.apply("gram", u)
 
     def null(self, u: Array) -> Array:
-        """(I - A^+ A) u: exactly zero where the rank is full."""
+        """Compute (I - A^+ A) u, which is exactly zero where the rank is full."""
         return self.apply("null", u) if self.pivoting else jnp.zeros_like(u)
 
     def multiply_tangent(self, da: Array, x: Array, y: Array) -> tuple[Array, Array]:
-        """Of a tangent dA: dA x in row blocks, and dA^H y of row blocks y."""
+        """Compute dA x in row blocks, and dA^H y for row blocks y, of a tangent dA."""
         da_x, ha_y = multiply_both_sides(da, let_vary(x, self.axes), y)
         return da_x, self.sum_shares(ha_y)
 
     def scale_of(self, x: Array) -> Array:
-        """A power of two by which A is neither large nor small: devices know no more of all x."""
+        """Find a power of two that brings A near one: a device does not know all of x."""
         del x
         return column_scale(self.triangle.a[..., :1, :1])
 
     def apply(self, operation: str, v: Array) -> Array:
-        """One of the primitive's operations."""
+        """Compute one of the primitive's operations."""
         return sharded_inverse_p.bind(
             self.a,
             self.q,
@@ -89,7 +89,7 @@ class ShardedInverse(NamedTuple):
         )[0]
 
     def sum_shares(self, x: Array) -> Array:
-        """The sum over the devices of what each of them has a share of."""
+        """Sum the shares of all devices."""
         return lax.psum(x, self.axes)
 
 
@@ -185,7 +185,7 @@ def _transpose(
     axes: tuple[str, ...],
 ) -> list[Array]:
     del wanted  # the cotangent of v, which is the only one
-    # JAX pairs cotangents without conjugation (0.5). gram and null are Hermitian.
+    # JAX pairs cotangents without conjugation (0.5). The operations gram and null are Hermitian.
     adjoint = {"share": "spread", "spread": "share"}.get(operation, operation)
     out = _from_operands(fixed, factors, axes).apply(adjoint, cotangents[0].conj())
     return [out.conj()]
@@ -195,7 +195,7 @@ def _transpose(
 
 
 def _has_columns(**params: Any) -> tuple[bool, ...]:
-    """The result has a column for each of v's."""
+    """Say that the result has a column for each column of v."""
     return (True,)
 
 
