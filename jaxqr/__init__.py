@@ -15,6 +15,9 @@ Every function takes arrays (..., m, n), real or complex, maps over the leading 
 has derivatives of all orders in forward and reverse mode; it composes with ``jit``, ``vmap``,
 ``grad``, ``shard_map`` and ``jax.export`` on CPU, GPU and TPU. The rows of a tall matrix may be
 spread over many devices: `tsqr`.
+
+Numbers of sections and equations in docstrings are those of ``derivations.md``, which stands beside
+this file in an installed package and under ``notebooks/`` in the repository.
 """
 
 from jaxqr._api.householder import householder_multiply, householder_product

@@ -29,7 +29,7 @@ def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
         ValueError: if m < n, k > n, or the batch dimensions differ.
         TypeError: if an argument is not an array of numbers.
 
-    Source: LAPACK; compact form by (4.1), (4.2) of ``notebooks/derivations.md``.
+    Source: LAPACK; compact form by (4.1), (4.2) of ``derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr
@@ -76,7 +76,7 @@ def householder_multiply(
         TypeError: if an argument is not an array of numbers.
 
     Source: LAPACK; derivatives through the compact form (4.1), (4.2) of
-    ``notebooks/derivations.md``.
+    ``derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr
@@ -121,10 +121,14 @@ def _check_packed(function: str, h: ArrayLike, tau: ArrayLike) -> tuple[Array, A
     h = arguments.convert_array(function, "h", h)
     tau = arguments.convert_array(function, "tau", tau, ndim=1)
     most = min_dim(*h.shape[-2:])
-    if tau.shape[:-1] != h.shape[:-2] or exceeds(tau.shape[-1], most):
+    if tau.shape[:-1] != h.shape[:-2]:
         raise ValueError(
-            f"{function}: tau must have h's batch dimensions and at most min(m, n) = {most} "
-            f"entries, got tau {tau.shape} for h {h.shape}"
+            f"{function}: tau must have h's batch dimensions, got tau {tau.shape} for h {h.shape}"
+        )
+    if exceeds(tau.shape[-1], most):
+        raise ValueError(
+            f"{function}: tau must have at most min(m, n) = {most} entries, got tau {tau.shape} "
+            f"for h {h.shape}"
         )
     _require_whole(function, "h", h, 2)
     _require_whole(function, "tau", tau, 1)

@@ -78,7 +78,7 @@ def lq(
 
     All results but P are differentiable as in `qr`, with rows in the place of columns.
 
-    Source: Roberts and Roberts, arXiv 2009.10071; section 6 of ``notebooks/derivations.md``.
+    Source: Roberts and Roberts, arXiv 2009.10071; section 6 of ``derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr
@@ -136,7 +136,7 @@ def rq(a: ArrayLike, mode: str = "reduced") -> Any:
         ValueError: for fewer than two dimensions or an unknown mode.
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
-    Source: LAPACK's gerqf; section 6 of ``notebooks/derivations.md``.
+    Source: LAPACK's gerqf; section 6 of ``derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr
@@ -182,7 +182,7 @@ def ql(a: ArrayLike, mode: str = "reduced") -> Any:
         ValueError: for fewer than two dimensions or an unknown mode.
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
-    Source: LAPACK's geqlf; section 6 of ``notebooks/derivations.md``.
+    Source: LAPACK's geqlf; section 6 of ``derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr

@@ -45,17 +45,17 @@ def lstsq(
         b: right-hand sides: (m,), or (..., m, s) with batch dimensions that broadcast with those
             of `a`. As in NumPy 2's `solve`, `b` is a vector only if it has one dimension: of a
             batch of vectors (..., m) write ``lstsq(a, b[..., None])``, whose x has s = 1 too.
-        rcond: diagonal entries of R of at most `rcond` times the largest do not count towards
-            the rank, and the rest of R is taken to be zero. By default every column (row, for
-            m < n) is judged by its own size, whatever the number of rows: among columns brought
-            to one size, and pivoted, it does not count if what is left of it after those before
-            it is at most 64 machine epsilons of the sum of the magnitudes in its column of R,
-            which rounding may leave of a dependent one. Of columns that depend on each other the
-            larger ones count.
-            (`numpy.linalg.lstsq` compares singular values with the largest one, times epsilon
-            times max(m, n), and `scipy.linalg.lstsq` times epsilon: columns in small units are
-            lost there, and with NumPy's in single precision all of long data. To compare with
-            the largest entry as they do, pass `rcond`.)
+        rcond: what counts towards the rank. Diagonal entries of R of at most `rcond` times the
+            largest do not, and the rest of R is then taken to be zero. By default every column
+            (every row, for m < n) is judged by its own size: columns are brought to one size and
+            pivoted, and a column does not count if at most 64 machine epsilons of the sum of the
+            magnitudes in its column of R are left on the diagonal. Rounding may leave that much
+            of a dependent column, at any number of rows. Of columns that depend on each other
+            the larger ones count.
+
+            NumPy's and SciPy's `lstsq` compare singular values with the largest one, times
+            epsilon (NumPy: times max(m, n), too). Columns in small units are lost there, and so
+            is long data in single precision with NumPy's. Pass `rcond` to do as they do.
         pivoting: if False, the rank is taken to be min(m, n) without looking: quicker, and for
             dependent rows or columns without meaning. `rcond` must then be None.
         axis_name: the mesh axis, or a tuple of axes, along which the rows of a tall `a`, and those
@@ -75,12 +75,12 @@ def lstsq(
 
     Raises:
         ValueError: if the shapes do not match, `rcond` is negative or given without pivoting, or
-            rows are sharded of an `a` that is not tall.
+            the rows of an `a` that is not tall are sharded.
         TypeError: if an argument is not an array of numbers, or of a dtype that is not supported,
             or `rcond` is no number.
 
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973) 413-432; LAPACK's gelsy; section 9
-    of ``notebooks/derivations.md``.
+    of ``derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr

@@ -65,7 +65,7 @@ def qr_multiply(
         TypeError: if an argument is not an array of numbers, or of a dtype that is not supported.
 
     Source: LAPACK's geqrf, geqp3 and ormqr; derivatives by section 10 of
-    ``notebooks/derivations.md``.
+    ``derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr

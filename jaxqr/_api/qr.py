@@ -71,19 +71,21 @@ def qr(
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
     All results but P are differentiable, any number of times, forward and reverse, where the
-    leading k columns (the permuted ones) are linearly independent. A column counts as dependent
-    if its diagonal entry of R is at most 64 machine epsilons of the sum of the magnitudes in its
-    own column of R, (8.3), which rounding may leave of one that is, at any number of rows.
-    Then the derivative is that of the columns which count, and finite: with pivoting it is the
-    true first derivative of what depends on the range of `a` or on R^H R only, and the true
-    higher ones in directions that keep the rank; without, what stands after a dependent column
-    has none. A reflector with tau = 0, about which LAPACK's own choice
-    jumps, keeps its direction in "complete" and "raw" (section 4). P is constant.
+    leading k columns (the permuted ones) are linearly independent. P is constant.
+
+    A column counts as dependent if its diagonal entry of R is at most 64 machine epsilons of the
+    sum of the magnitudes in its own column of R: rounding may leave that much of a column that
+    depends on others, at any number of rows (criterion (8.3)). The derivative is then that of the
+    columns which count, and finite. With pivoting it is the true first derivative of all that
+    depends on the range of `a` or on R^H R only, and the true higher ones in directions that keep
+    the rank. Without pivoting, what stands after a dependent column has no derivative.
+
+    A reflector with tau = 0 is the identity, and LAPACK's choice jumps there. In modes "complete"
+    and "raw" its direction is taken to be constant (section 4).
 
     Source: Roberts and Roberts, arXiv 2009.10071, equation (3); complete mode after
     Papanicolopulos, arXiv 2409.13374; randomized pivots after Martinsson and others, arXiv
-    1512.02671, and Melnichenko and others, arXiv 2507.00976. All rules:
-    ``notebooks/derivations.md``.
+    1512.02671, and Melnichenko and others, arXiv 2507.00976. ``derivations.md`` has all rules.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr
@@ -116,13 +118,18 @@ def qr(
 def _sharded_qr(a: Array, mode: str, pivoting: Pivoting, axes: tuple[str, ...]) -> Any:
     """Factor a matrix whose rows are sharded over `axes` of an explicit mesh."""
     m, n = a.shape[-2:]
-    if mode not in ("reduced", "r") or pivoting or m < n:
+    wrong = []
+    if mode not in ("reduced", "r"):
+        wrong.append(f"the mode must be 'reduced' or 'r', got {mode!r}")
+    if pivoting:
+        wrong.append(f"pivoting must be False, got {pivoting!r}; pivot tsqr's R instead")
+    if m < n:
+        wrong.append(f"a must not be wide, got shape {a.shape}")
+    if wrong:
         raise ValueError(
-            f"qr: where rows are sharded, here over {axes}, the mode must be 'reduced' or 'r', "
-            "without pivoting, and the matrix not wide, as nothing is gathered unasked, got mode "
-            f"{mode!r}, pivoting={pivoting!r} and shape {a.shape}. To gather it call "
-            "jax.sharding.reshard(a, PartitionSpec(*batch_axes, None, None)) first; for pivots, "
-            "the pivoted qr of tsqr's R"
+            f"qr: the rows of a are sharded over {axes}, and nothing is gathered unasked. So "
+            f"{'. And '.join(wrong)}. To gather the rows, call "
+            "jax.sharding.reshard(a, PartitionSpec(*batch_axes, None, None)) first."
         )
     found = tsqr(a, axis_name=axes)
     return found.R if mode == "r" else found

@@ -49,7 +49,7 @@ def tsqr(a: ArrayLike, *, axis_name: AxisName, mesh: Mesh | AbstractMesh | None 
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
     Source: Demmel, Grigori, Hoemmen and Langou, arXiv 0806.2159; derivative (11.2), (11.3) of
-    ``notebooks/derivations.md``.
+    ``derivations.md``.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr

@@ -76,7 +76,8 @@ def refuse_gathering(function: str, name: str, x: Array, ndim: int = 2) -> None:
         raise ValueError(
             f"{function}: {name} must not be sharded along its last {ndim} dimension(s), as each "
             f"device would gather it, got {x.sharding.spec} for shape {x.shape}. For rows of a "
-            "tall matrix call jaxqr.tsqr, or jaxqr.lstsq with axis_name and mesh; or jax.device_put"
+            "tall matrix call jaxqr.tsqr, or jaxqr.lstsq with axis_name and mesh. To gather it, "
+            "call jax.device_put first."
         )
 
 
@@ -105,8 +106,8 @@ def map_blocks(
     unknown = [axis for axis in axes if axis not in mesh.axis_names]
     if unknown:
         raise ValueError(
-            f"{function}: axis_name must name axes of the mesh outside of jax.shard_map, of its "
-            f"argument `mesh` or of jax.set_mesh, got {axes} for {mesh.axis_names or 'no mesh'}"
+            f"{function}: outside of jax.shard_map axis_name must name axes of the argument mesh, "
+            f"or of the mesh of jax.set_mesh, got {axes} for {mesh.axis_names or 'no mesh'}"
         )
     size = math.prod(mesh.shape[axis] for axis in axes)
     if a.shape[-2] % size:
