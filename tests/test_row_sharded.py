@@ -196,10 +196,13 @@ def test_an_explicit_array_needs_no_mesh_in_use():
 @pytest.mark.parametrize(
     "f, match",
     [
-        (lambda a: jaxqr.qr(a, pivoting=True), "qr: where rows .* pivoting=True"),
-        (lambda a: jaxqr.qr(a, "complete"), "qr: where rows .* mode 'complete'"),
-        (lambda a: jaxqr.qr(a, "raw"), "qr: where rows .* mode 'raw'"),
-        (lambda a: jaxqr.qr(jnp.concatenate([a] * 9, -1)), r"qr: where rows .*\(16, 36\)"),
+        (lambda a: jaxqr.qr(a, pivoting=True), "qr: the rows .* pivoting must be False, got True"),
+        (lambda a: jaxqr.qr(a, "complete"), "qr: the rows .* the mode .* got 'complete'"),
+        (lambda a: jaxqr.qr(a, "raw"), "qr: the rows .* the mode .* got 'raw'"),
+        (
+            lambda a: jaxqr.qr(jnp.concatenate([a] * 9, -1)),
+            r"qr: the rows .* wide, got shape \(16, 36\)",
+        ),
         (lambda a: jaxqr.lstsq(jnp.concatenate([a] * 9, -1), a), "lstsq: the 8 row blocks"),
         (lambda a: jaxqr.tsqr(a, axis_name="y"), r"tsqr: axis_name must be .*\('x',\), got 'y'"),
         (lambda a: jaxqr.lq(a), "must not be sharded"),

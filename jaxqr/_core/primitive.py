@@ -103,15 +103,7 @@ def make_primitive(
     batching.primitive_batchers[p] = with_fixed_settings(
         partial(batch_rule, p, body, linear_from if map_body else None, columnwise)
     )
-    if jvp is None and linear_from is not None:
-        jvp = partial(_differentiate_linear, p, body, linear_from)
-    if jvp is not None:
-        ad.primitive_jvps[p] = with_fixed_settings(jvp)
-    if transpose is not None:
-        assert linear_from is not None
-        ad.primitive_transposes[p] = with_fixed_settings(
-            partial(_transpose_linear, transpose, linear_from)
-        )
+    _register_derivatives(p, body, linear_from, jvp, transpose)
     if named_outputs:
         register_dead_code_rule(p, _keep_outputs)
     _register_lowerings(p, signature, body, kernel, dict(platforms or {}), dict(exported or {}))
@@ -121,6 +113,23 @@ def make_primitive(
 def is_zero(tangent: Any) -> bool:
     """Say whether a tangent or cotangent is symbolically zero."""
     return type(tangent) is ad.Zero
+
+
+def _register_derivatives(
+    p: Primitive,
+    body: Body,
+    linear_from: int | None,
+    jvp: Callable[..., Any] | None,
+    transpose: Callable[..., Any] | None,
+) -> None:
+    if jvp is None and linear_from is not None:
+        jvp = partial(_differentiate_linear, p, body, linear_from)
+    if jvp is not None:
+        ad.primitive_jvps[p] = with_fixed_settings(jvp)
+    if transpose is not None:
+        assert linear_from is not None, f"{p.name}: a transpose rule of nothing linear"
+        rule = partial(_transpose_linear, transpose, linear_from)
+        ad.primitive_transposes[p] = with_fixed_settings(rule)
 
 
 def _keep_outputs(used: Sequence[bool], params: dict[str, Any]) -> dict[str, Any]:
