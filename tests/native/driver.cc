@@ -5,8 +5,9 @@
 #include <thread>
 #include <vector>
 
-#include "kernels.h"
-#include "workspace.h"
+#include "common/problems.h"
+#include "common/pool.h"
+#include "common/workspace.h"
 
 namespace jaxqr {
 namespace {
@@ -191,7 +192,7 @@ extern "C" long test_refusing_pool(long count) {
   std::atomic<long> done{0};
   Refusing pool;
   {
-    const std::function<void(long)> body = [&](long) { ++done; };
+    const auto body = [&](long) { ++done; };
     parallel_for(pool, count, body);
   }
   pool.run();
@@ -229,7 +230,7 @@ extern "C" long test_kept_bytes(long count, long bytes) {
   std::vector<std::thread> threads;
   for (long i = 0; i < count; ++i) threads.emplace_back(work);
   while (idle < count) std::this_thread::yield();
-  kept = static_cast<long>(Workspace::in_blocks());
+  kept = static_cast<long>(Workspace::bytes_in_blocks());
   for (std::thread& thread : threads) thread.join();
   return kept;
 }
