@@ -8,15 +8,15 @@ namespace jaxqr {
 
 // Small matrices, many at a time: lanes_qr.cc, lanes_derivatives.cc.
 template <class S>
-void factor_lanes(const QrProblem<S>& problem, Pool& pool);
+void factor_batch(const QrProblem<S>& problem, Pool& pool);
 template <class S>
-void form_lanes(const FormProblem<S>& problem, Pool& pool);
+void form_batch(const FormProblem<S>& problem, Pool& pool);
 template <class S>
-void apply_lanes(const ApplyProblem<S>& problem, Pool& pool);
+void apply_batch(const ApplyProblem<S>& problem, Pool& pool);
 template <class S>
-void tangent_lanes(const DerivativeProblem<S>& problem, Pool& pool);
+void compute_tangent_batch(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
-void cotangent_lanes(const DerivativeProblem<S>& problem, Pool& pool);
+void compute_cotangent_batch(const DerivativeProblem<S>& problem, Pool& pool);
 
 // Few columns: a panel, or row blocks reduced in a tree; n <= kTallColumns, m >= n; tall.cc.
 constexpr long kTallColumns = 64;
@@ -25,9 +25,9 @@ void factor_tall(const QrProblem<S>& problem, Pool& pool);
 
 // Many more rows than columns, n <= kTallColumns; tall_derivatives.cc.
 template <class S>
-void tangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
+void compute_tangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
-void cotangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
+void compute_cotangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
 
 // Q from the left on at most kFewColumns columns, by rows (problem.batch is 1); few_columns.cc.
 constexpr long kFewColumns = 4;
@@ -46,8 +46,8 @@ void form_blocked(const FormProblem<S>& problem, Pool& pool);
 template <class S>
 void apply_blocked(const ApplyProblem<S>& problem, Pool& pool);
 template <class S>
-void tangent_blocked(const DerivativeProblem<S>& problem, Pool& pool);
+void compute_tangent_blocked(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
-void cotangent_blocked(const DerivativeProblem<S>& problem, Pool& pool);
+void compute_cotangent_blocked(const DerivativeProblem<S>& problem, Pool& pool);
 
 }  // namespace jaxqr

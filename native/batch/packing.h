@@ -139,7 +139,7 @@ void unpack(const Vector<T>* from, long length, int count, const Place* place, l
 
 // The matrices of the first group of `rest`.
 template <class T>
-int group_count(long rest) {
+int filled_lanes(long rest) {
   return static_cast<int>(std::min<long>(kWidth<T>, rest));
 }
 

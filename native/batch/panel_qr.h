@@ -13,7 +13,7 @@ namespace jaxqr {
 // ------------------------------------------------------------------- one reflector, as larfg
 
 template <class S>
-struct Reflector {
+struct PackReflector {
   Pack<S> tau, inverse;  // v = inverse x below the diagonal
   Vector<RealOf<S>> beta;
 };
@@ -28,7 +28,7 @@ JAXQR_INLINE Vector<T> with_opposite_sign(Vector<T> x, Vector<T> of) {
 // The reflector of a column with `alpha` on the diagonal; `square` is that of its norm from there on.
 // It is the identity in the `trivial` lanes, in which there is nothing to annihilate.
 template <class S>
-JAXQR_INLINE Reflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> square,
+JAXQR_INLINE PackReflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> square,
                                          Mask<RealOf<S>> trivial) {
   using T = RealOf<S>;
   const Vector<T> norm = square_root<T>(square);
@@ -56,11 +56,11 @@ JAXQR_INLINE Reflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> square
 //   products[c] = x_C^H x_c over the rows below C's diagonal, x_C being the next to eliminate.
 // Products with later columns give their projections, those with earlier ones the Gram matrix.
 template <class S, int P>
-class PanelFactor {
+class BatchPanelQr {
  public:
   using T = RealOf<S>;
 
-  PanelFactor(Pack<S>* x, long rows, Pack<S>* tau, Pack<S>* gram, Rescue<T>& rescue)
+  BatchPanelQr(Pack<S>* x, long rows, Pack<S>* tau, Pack<S>* gram, Rescue<T>& rescue)
       : x_(x), rows_(rows), tau_(tau), gram_(gram), rescue_(rescue) {}
 
   // Eliminate `count` of the columns.
@@ -71,7 +71,7 @@ class PanelFactor {
   }
 
  private:
-  Pack<S>* row(long i) const { return x_ + i * kPanel<S>; }
+  Pack<S>* row(long i) const { return x_ + i * kPanelColumns<S>; }
 
   JAXQR_INLINE void clear() {
     JAXQR_UNROLL
@@ -131,7 +131,7 @@ class PanelFactor {
         std::copy(products, products + P, products_);
       }
     }
-    const Reflector<S> reflector = make_reflector<S>(top[C], square, trivial);
+    const PackReflector<S> reflector = make_reflector<S>(top[C], square, trivial);
     tau_[C] = reflector.tau;
     top[C] = from_real<S>(reflector.beta * inverse);
     const Pack<S> adjoint_inverse = conj(reflector.inverse);
@@ -142,7 +142,7 @@ class PanelFactor {
       w[c] = top[c];
       add_product(w[c], adjoint_inverse, products_[c]);
       if (c < C) {
-        gram_[C * kPanel<S> + c] = w[c];
+        gram_[C * kPanelColumns<S> + c] = w[c];
       } else {
         w[c] = conj(reflector.tau) * w[c];
         top[c] = top[c] - w[c];
@@ -164,7 +164,7 @@ class PanelFactor {
     Pack<S> anew[P];
     std::fill(anew, anew + P, Pack<S>::zero());
     for (long i = 1; i < rows; ++i) {
-      const Pack<S>* row = x + i * kPanel<S>;
+      const Pack<S>* row = x + i * kPanelColumns<S>;
       for (int c = 0; c < P; ++c) add_adjoint_product(anew[c], row[column], row[c]);
     }
     for (int c = 0; c < P; ++c) products[c] = select(changed, anew[c], products[c]);
@@ -185,9 +185,9 @@ class PanelFactor {
 };
 
 template <class S, int P>
-__attribute__((noinline)) void factor_panel(Pack<S>* x, long rows, long count, Pack<S>* tau,
+__attribute__((noinline)) void factor_batch_panel(Pack<S>* x, long rows, long count, Pack<S>* tau,
                                             Pack<S>* gram, Rescue<RealOf<S>>& rescue) {
-  PanelFactor<S, P>(x, rows, tau, gram, rescue).run(count);
+  BatchPanelQr<S, P>(x, rows, tau, gram, rescue).run(count);
 }
 
 }  // namespace jaxqr

@@ -11,33 +11,33 @@ namespace jaxqr {
 
 // Columns in a panel.
 template <class S>
-constexpr int kPanel = kIsComplex<S> ? 2 : 4;
+constexpr int kPanelColumns = kIsComplex<S> ? 2 : 4;
 
-// A packed matrix: panels of kPanel columns, each stored row by row. What is read together lies
+// A packed matrix: panels of kPanelColumns columns, each stored row by row. What is read together lies
 // together; by rows or by columns the strides would often be powers of two, bad for the cache.
 template <class S>
-struct Panels {
+struct BatchPanels {
   Pack<S>* data;
   long rows;
 
   static long size(long rows, long cols) {
-    return rows * round_up(cols, kPanel<S>);
+    return rows * round_up(cols, kPanelColumns<S>);
   }
   long index(long i, long j) const {
-    return (j / kPanel<S> * rows + i) * kPanel<S> + j % kPanel<S>;
+    return (j / kPanelColumns<S> * rows + i) * kPanelColumns<S> + j % kPanelColumns<S>;
   }
   Pack<S>* at(long i, long j) const { return data + index(i, j); }
 };
 
 // H_1, ..., H_k: vectors below the diagonal of `v`, with implied ones on it.
 template <class S>
-struct Reflectors {
-  Panels<S> v;
+struct BatchReflectors {
+  BatchPanels<S> v;
   long count;
   Pack<S>* tau;
-  Pack<S>* gram;  // v_j^H v_i at gram[j * kPanel + i % kPanel], for i < j of the same panel
+  Pack<S>* gram;  // v_j^H v_i at gram[j * kPanelColumns + i % kPanelColumns], for i < j of the same panel
 
-  const Pack<S>* gram_from(long j) const { return gram + j * kPanel<S> + j % kPanel<S>; }
+  const Pack<S>* gram_from(long j) const { return gram + j * kPanelColumns<S> + j % kPanelColumns<S>; }
 };
 
 // The sum of the squares of a column.
@@ -48,10 +48,10 @@ inline Vector<RealOf<S>> sum_of_squares(const Pack<S>* x, long rows) {
     const long end = std::min(rows, i + 2 * kSumTerms);
     Vector<RealOf<S>> even{}, odd{};
     for (; i + 2 <= end; i += 2) {
-      even += abs2(x[i * kPanel<S>]);
-      odd += abs2(x[(i + 1) * kPanel<S>]);
+      even += abs2(x[i * kPanelColumns<S>]);
+      odd += abs2(x[(i + 1) * kPanelColumns<S>]);
     }
-    if (i < end) even += abs2(x[i++ * kPanel<S>]);
+    if (i < end) even += abs2(x[i++ * kPanelColumns<S>]);
     total += even + odd;
   }
   return total;
@@ -68,7 +68,7 @@ template <class S>
 __attribute__((noinline)) Mask<RealOf<S>> nonzero(const Pack<S>* x, long rows) {
   Mask<RealOf<S>> found{};
   for (long i = 0; i < rows; ++i) {
-    const Pack<S> entry = x[i * kPanel<S>];
+    const Pack<S> entry = x[i * kPanelColumns<S>];
     found |= entry.re != 0;
     if constexpr (kIsComplex<S>) found |= entry.im != 0;
   }
@@ -86,15 +86,15 @@ __attribute__((noinline)) Vector<RealOf<S>> largest_entry(const Pack<S>* x, long
     largest = bits > largest ? bits : largest;
   };
   for (long i = 0; i < rows; ++i) {
-    include(x[i * kPanel<S>].re);
-    if constexpr (kIsComplex<S>) include(x[i * kPanel<S>].im);
+    include(x[i * kPanelColumns<S>].re);
+    if constexpr (kIsComplex<S>) include(x[i * kPanelColumns<S>].im);
   }
   return reinterpret_cast<Vector<T>>(largest);
 }
 
 template <class S>
 inline void scale_column(Pack<S>* x, long rows, Vector<RealOf<S>> by) {
-  for (long i = 0; i < rows; ++i) x[i * kPanel<S>] = scale(x[i * kPanel<S>], by);
+  for (long i = 0; i < rows; ++i) x[i * kPanelColumns<S>] = scale(x[i * kPanelColumns<S>], by);
 }
 
 // Where sums of squares are too small to be trusted: a first attempt only marks the lanes, and its
@@ -120,7 +120,7 @@ __attribute__((noinline)) Inspection<S> inspect_column(Pack<S>* x, long rows,
                                                        Vector<RealOf<S>> square,
                                                        Rescue<RealOf<S>>& rescue) {
   using T = RealOf<S>;
-  Mask<T> found = nonzero<S>(x + kPanel<S>, rows - 1);
+  Mask<T> found = nonzero<S>(x + kPanelColumns<S>, rows - 1);
   if constexpr (kIsComplex<S>) found |= x->im != 0;
   const Mask<T> small = found & small_squares<T>(square);
   const Vector<T> one = broadcast(T(1));

@@ -11,13 +11,13 @@
 namespace jaxqr {
 
 template <class S>
-class PivotedFactor {
+class BatchPivotedQr {
  public:
   using T = RealOf<S>;
 
   // Room for 2 n squares of norms, n powers of two and, in every lane, n column numbers. In a
   // careful attempt `scales` are the powers of two that the columns were multiplied by.
-  PivotedFactor(const Reflectors<S>& h, long n, Vector<T>* squares, Vector<T>* powers,
+  BatchPivotedQr(const BatchReflectors<S>& h, long n, Vector<T>* squares, Vector<T>* powers,
                 Vector<T>* scales, int32_t* p, Rescue<T>& rescue)
       : h_(h), n_(n), left_(squares), exact_(squares + n), powers_(powers), scales_(scales), p_(p),
         rescue_(rescue) {}
@@ -58,7 +58,7 @@ class PivotedFactor {
     }
     Vector<T> anew{};
     for (long row = 0; row < rows() - i; ++row) {
-      anew += abs2(scale(x[row * kPanel<S>], powers_[c]));
+      anew += abs2(scale(x[row * kPanelColumns<S>], powers_[c]));
     }
     return small ? anew : squares;
   }
@@ -111,7 +111,7 @@ class PivotedFactor {
   }
 
   void exchange_lane(Pack<S>* x, Pack<S>* y, int lane) const {
-    constexpr int parts = kParts<S>, stride = kPanel<S> * parts * kWidth<T>;
+    constexpr int parts = kParts<S>, stride = kPanelColumns<S> * parts * kWidth<T>;
     T *a = reinterpret_cast<T*>(x) + lane, *b = reinterpret_cast<T*>(y) + lane;
     for (long i = 0; i < rows(); ++i, a += stride, b += stride) {
       for (int part = 0; part < parts; ++part) std::swap(a[part * kWidth<T>], b[part * kWidth<T>]);
@@ -122,18 +122,18 @@ class PivotedFactor {
   void eliminate(long j) {
     const long length = rows() - j;
     Pack<S>* x = h_.v.at(j, j);
-    const Vector<T> below = sum_of_squares<S>(x + kPanel<S>, length - 1);
+    const Vector<T> below = sum_of_squares<S>(x + kPanelColumns<S>, length - 1);
     Inspection<S> found{{}, below + abs2(*x), broadcast(T(1))};
     if (any<T>((below == 0) | small_squares<T>(found.square))) {
       found = inspect_column<S>(x, length, found.square, rescue_);
     }
-    const Reflector<S> reflector = make_reflector<S>(*x, found.square, found.trivial);
+    const PackReflector<S> reflector = make_reflector<S>(*x, found.square, found.trivial);
     h_.tau[j] = reflector.tau;
     *x = from_real<S>(reflector.beta * found.inverse);
-    for (long i = 1; i < length; ++i) x[i * kPanel<S>] = x[i * kPanel<S>] * reflector.inverse;
+    for (long i = 1; i < length; ++i) x[i * kPanelColumns<S>] = x[i * kPanelColumns<S>] * reflector.inverse;
     for (long c = j + 1, end; c < n_; c = end) {
-      end = std::min(n_, (c / kPanel<S> + 1) * kPanel<S>);
-      with_width<kPanel<S>>(end - c, [&](auto width) {
+      end = std::min(n_, (c / kPanelColumns<S> + 1) * kPanelColumns<S>);
+      with_width<kPanelColumns<S>>(end - c, [&](auto width) {
         apply_together<S, true, 1, decltype(width)::value>(x, h_.tau + j, nullptr, length,
                                                            h_.v.at(j, c));
       });
@@ -155,7 +155,7 @@ class PivotedFactor {
     exact_[c] = unreliable ? again : exact_[c];
   }
 
-  Reflectors<S> h_;
+  BatchReflectors<S> h_;
   long n_;
   // Squares of the norms of what is left of the columns: downdated, and as they were last computed.
   Vector<T>*left_, *exact_;

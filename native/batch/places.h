@@ -20,7 +20,7 @@ size_t places_bytes(long rows, long cols) {
 template <class S>
 __attribute__((noinline)) const Place* panel_places(long rows, long cols, Order order, Part part,
                                                     long height, long spare, Workspace& memory) {
-  const Panels<S> panels{nullptr, height};
+  const BatchPanels<S> panels{nullptr, height};
   const auto slot = [=](long i, long j) {
     const bool kept = part == Part::kAll || (part == Part::kUpper) == (i <= j);
     return kept ? panels.index(i, j) : spare;

@@ -17,7 +17,7 @@ double cost(double m, double cols, double reflectors, double entries) {
 }  // namespace
 
 template <class S>
-void factor_lanes(const QrProblem<S>& problem, Pool& pool) {
+void factor_batch(const QrProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, k = problem.k();
   const long q_cols = problem.q_full ? m : problem.q ? k : 0;
   Workspace memory(QrPlaces<S>::bytes(problem));
@@ -26,12 +26,12 @@ void factor_lanes(const QrProblem<S>& problem, Pool& pool) {
   const double pivoting = problem.pivoted() ? 4 : 1;
   for_groups<RealOf<S>>(pool, problem.batch, pivoting * cost<S>(m, n + q_cols, k, entries),
                         [&](long first, long count) {
-                          QrBlock<S>(problem.slice(first, count), places).run();
+                          QrGroups<S>(problem.slice(first, count), places).run();
                         });
 }
 
 template <class S>
-void form_lanes(const FormProblem<S>& problem, Pool& pool) {
+void form_batch(const FormProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, k = problem.k;
   Workspace memory(ReflectorPlaces<S>::bytes(m, n, k) + places_bytes<S>(m, n));
   const ReflectorPlaces<S> places(m, n, k, problem.order, memory);
@@ -43,7 +43,7 @@ void form_lanes(const FormProblem<S>& problem, Pool& pool) {
 }
 
 template <class S>
-void apply_lanes(const ApplyProblem<S>& problem, Pool& pool) {
+void apply_batch(const ApplyProblem<S>& problem, Pool& pool) {
   const long m = problem.m, k = problem.k;
   const long others = problem.left ? problem.cols : problem.rows;
   const Order transposed = problem.order == Order::kRows ? Order::kColumns : Order::kRows;
@@ -58,10 +58,10 @@ void apply_lanes(const ApplyProblem<S>& problem, Pool& pool) {
                         });
 }
 
-#define INSTANTIATE(S)                                       \
-  template void factor_lanes<S>(const QrProblem<S>&, Pool&); \
-  template void form_lanes<S>(const FormProblem<S>&, Pool&); \
-  template void apply_lanes<S>(const ApplyProblem<S>&, Pool&);
+#define INSTANTIATE(S, NAME)                                 \
+  template void factor_batch<S>(const QrProblem<S>&, Pool&); \
+  template void form_batch<S>(const FormProblem<S>&, Pool&); \
+  template void apply_batch<S>(const ApplyProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

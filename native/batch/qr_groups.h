@@ -40,7 +40,7 @@ struct QrPlaces {
   }
 
   QrPlaces(const QrProblem<S>& p, Workspace& memory) {
-    const long zero = Panels<S>::size(p.m, p.n);  // the spare Pack of A
+    const long zero = BatchPanels<S>::size(p.m, p.n);  // the spare Pack of A
     const auto table = [&](bool wanted, long rows, long cols, Part part) {
       if (!wanted) return static_cast<const Place*>(nullptr);
       return panel_places<S>(rows, cols, p.order, part, p.m, zero, memory);
@@ -55,20 +55,20 @@ struct QrPlaces {
 
 // Factors the groups of a block, one after the other in the same memory.
 template <class S>
-class QrBlock {
+class QrGroups {
  public:
   using T = RealOf<S>;
 
-  QrBlock(const QrProblem<S>& block, const QrPlaces<S>& places)
+  QrGroups(const QrProblem<S>& block, const QrPlaces<S>& places)
       : block_(block), places_(places), q_cols_(block.q_full ? block.m : block.q ? block.k() : 0),
         memory_(bytes()) {
     const long m = block.m, n = block.n, k = block.k();
-    const long size = Panels<S>::size(m, n);
+    const long size = BatchPanels<S>::size(m, n);
     Pack<S>* a = memory_.take<Pack<S>>(size + 1);
     a[size] = Pack<S>::zero();
-    q_ = {memory_.take<Pack<S>>(Panels<S>::size(m, q_cols_)), m};
+    q_ = {memory_.take<Pack<S>>(BatchPanels<S>::size(m, q_cols_)), m};
     Pack<S>* tau = memory_.take<Pack<S>>(k);
-    h_ = {{a, m}, k, tau, memory_.take<Pack<S>>(k * kPanel<S>)};
+    h_ = {{a, m}, k, tau, memory_.take<Pack<S>>(k * kPanelColumns<S>)};
     scales_ = memory_.take<Vector<T>>(n);
     if (!block.pivoted()) return;
     squares_ = memory_.take<Vector<T>>(2 * n);
@@ -85,9 +85,9 @@ class QrBlock {
  private:
   size_t bytes() const {
     const long m = block_.m, n = block_.n, k = block_.k(), pivoted = block_.pivoted() ? n : 0;
-    return Workspace::size<Pack<S>>(Panels<S>::size(m, n) + 1) +
-           Workspace::size<Pack<S>>(Panels<S>::size(m, q_cols_)) + Workspace::size<Pack<S>>(k) +
-           Workspace::size<Pack<S>>(k * kPanel<S>) + Workspace::size<Vector<T>>(n) +
+    return Workspace::size<Pack<S>>(BatchPanels<S>::size(m, n) + 1) +
+           Workspace::size<Pack<S>>(BatchPanels<S>::size(m, q_cols_)) + Workspace::size<Pack<S>>(k) +
+           Workspace::size<Pack<S>>(k * kPanelColumns<S>) + Workspace::size<Vector<T>>(n) +
            Workspace::size<Vector<T>>(2 * pivoted) + Workspace::size<Vector<T>>(pivoted) +
            Workspace::size<int32_t>(kWidth<T> * pivoted);
   }
@@ -96,7 +96,7 @@ class QrBlock {
   // column of one of its matrices leave the range of the type, all is done again with columns that
   // are brought near one; that changes nothing for the other matrices.
   void factor_group(const QrProblem<S>& rest) {
-    const int count = group_count<T>(rest.batch);
+    const int count = filled_lanes<T>(rest.batch);
     const Vector<T> largest = reinterpret_cast<Vector<T>>(load(rest, count));
     Rescue<T> rescue;
     if (!any<T>(~(largest <= kOrdinary<T>))) {
@@ -126,7 +126,7 @@ class QrBlock {
 
   void factor(Rescue<T>& rescue) {
     if (!block_.pivoted()) return factor_packed<S>(h_, block_.n, rescue);
-    PivotedFactor<S>(h_, block_.n, squares_, powers_, scales_, p_, rescue).run();
+    BatchPivotedQr<S>(h_, block_.n, squares_, powers_, scales_, p_, rescue).run();
   }
 
   // Multiply the columns by powers of two. Returns the lanes whose matrix is finite; in the others
@@ -173,8 +173,8 @@ class QrBlock {
   const QrPlaces<S>& places_;
   const long q_cols_;
   Workspace memory_;
-  Reflectors<S> h_;
-  Panels<S> q_;
+  BatchReflectors<S> h_;
+  BatchPanels<S> q_;
   Vector<T>* scales_;  // of the columns, where they had to be multiplied
   Vector<T>*squares_ = nullptr, *powers_ = nullptr;
   int32_t* p_ = nullptr;

@@ -12,7 +12,7 @@ constexpr int kTogether = kIsComplex<S> || JAXQR_VECTOR_BYTES < 64 ? 2 : 4;
 
 // The Gram matrix of the P reflectors of a panel, where they were not just made.
 template <class S, int P>
-__attribute__((noinline)) void gram_of_panel(const Pack<S>* v, long rows, Pack<S>* gram) {
+__attribute__((noinline)) void compute_panel_gram(const Pack<S>* v, long rows, Pack<S>* gram) {
   Pack<S> products[P][P];
   const auto add_row = [&](const Pack<S>* row, int reflectors) {
     JAXQR_UNROLL
@@ -23,16 +23,16 @@ __attribute__((noinline)) void gram_of_panel(const Pack<S>* v, long rows, Pack<S
   };
   JAXQR_UNROLL
   for (int i = 0; i < P; ++i) {  // v_i begins here, with a one
-    const Pack<S>* row = v + i * kPanel<S>;
+    const Pack<S>* row = v + i * kPanelColumns<S>;
     JAXQR_UNROLL
     for (int l = 0; l < i; ++l) products[i][l] = row[l];
     add_row(row, i);
   }
-  for (long i = P; i < rows; ++i) add_row(v + i * kPanel<S>, P);
+  for (long i = P; i < rows; ++i) add_row(v + i * kPanelColumns<S>, P);
   JAXQR_UNROLL
   for (int j = 0; j < P; ++j) {
     JAXQR_UNROLL
-    for (int l = 0; l < j; ++l) gram[j * kPanel<S> + l] = products[j][l];
+    for (int l = 0; l < j; ++l) gram[j * kPanelColumns<S> + l] = products[j][l];
   }
 }
 
@@ -44,7 +44,7 @@ template <class S, int R, int P>
 JAXQR_INLINE void add_rows(const Pack<S>* v, const Pack<S>* c, long begin, long end,
                            Pack<S> (&w)[R][P]) {
   for (long i = begin; i < end; ++i) {
-    const Pack<S>*v_row = v + i * kPanel<S>, *c_row = c + i * kPanel<S>;
+    const Pack<S>*v_row = v + i * kPanelColumns<S>, *c_row = c + i * kPanelColumns<S>;
     JAXQR_UNROLL
     for (int p = 0; p < P; ++p) {
       JAXQR_UNROLL
@@ -72,9 +72,9 @@ JAXQR_INLINE void project(const Pack<S>* v, const Pack<S>* c, long rows, Pack<S>
   for (int i = 0; i < R; ++i) {
     JAXQR_UNROLL
     for (int p = 0; p < P; ++p) {
-      w[i][p] = c[i * kPanel<S> + p];
+      w[i][p] = c[i * kPanelColumns<S> + p];
       JAXQR_UNROLL
-      for (int l = 0; l < i; ++l) add_adjoint_product(w[l][p], v[i * kPanel<S> + l], w[i][p]);
+      for (int l = 0; l < i; ++l) add_adjoint_product(w[l][p], v[i * kPanelColumns<S> + l], w[i][p]);
     }
   }
   if (rows - R <= kSumTerms) return add_rows(v, c, R, rows, w);
@@ -95,9 +95,9 @@ JAXQR_INLINE void substitute(const Pack<S>* tau, const Pack<S>* gram, Pack<S> (&
     for (int p = 0; p < P; ++p) {
       JAXQR_UNROLL
       for (int l = 0; l < R; ++l) {
-        if (kAdjoint && l < i) subtract_product(w[i][p], gram[i * kPanel<S> + l], w[l][p]);
+        if (kAdjoint && l < i) subtract_product(w[i][p], gram[i * kPanelColumns<S> + l], w[l][p]);
         if (!kAdjoint && l > i) {
-          subtract_adjoint_product(w[i][p], gram[l * kPanel<S> + i], w[l][p]);
+          subtract_adjoint_product(w[i][p], gram[l * kPanelColumns<S> + i], w[l][p]);
         }
       }
       w[i][p] = factor * w[i][p];
@@ -112,17 +112,17 @@ JAXQR_INLINE void subtract(const Pack<S>* v, const Pack<S> (&w)[R][P], long rows
   for (int i = 0; i < R; ++i) {
     JAXQR_UNROLL
     for (int p = 0; p < P; ++p) {
-      Pack<S> x = kIdentity ? spread(S(i == p)) : c[i * kPanel<S> + p];
+      Pack<S> x = kIdentity ? spread(S(i == p)) : c[i * kPanelColumns<S> + p];
       JAXQR_UNROLL
-      for (int l = 0; l < i; ++l) subtract_product(x, v[i * kPanel<S> + l], w[l][p]);
-      c[i * kPanel<S> + p] = x - w[i][p];
+      for (int l = 0; l < i; ++l) subtract_product(x, v[i * kPanelColumns<S> + l], w[l][p]);
+      c[i * kPanelColumns<S> + p] = x - w[i][p];
     }
   }
   for (long i = R; i < rows; ++i) {
     Pack<S> v_row[R];  // loaded once: for all the compiler knows, C might be V
     JAXQR_UNROLL
-    for (int l = 0; l < R; ++l) v_row[l] = v[i * kPanel<S> + l];
-    Pack<S>* c_row = c + i * kPanel<S>;
+    for (int l = 0; l < R; ++l) v_row[l] = v[i * kPanelColumns<S> + l];
+    Pack<S>* c_row = c + i * kPanelColumns<S>;
     JAXQR_UNROLL
     for (int p = 0; p < P; ++p) {
       Pack<S> x = kIdentity ? Pack<S>::zero() : c_row[p];
@@ -152,7 +152,7 @@ __attribute__((noinline)) void form_together(const Pack<S>* v, const Pack<S>* ta
   for (int l = 0; l < R; ++l) {
     JAXQR_UNROLL
     for (int p = 0; p < R; ++p) {
-      w[l][p] = l < p ? conj(v[p * kPanel<S> + l]) : spread(S(l == p));
+      w[l][p] = l < p ? conj(v[p * kPanelColumns<S> + l]) : spread(S(l == p));
     }
   }
   substitute<S, false>(tau, gram, w);

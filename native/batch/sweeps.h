@@ -38,10 +38,10 @@ JAXQR_INLINE void each_backward(long count, const Body& body) {
 
 // Apply the first `count` reflectors, or their product's adjoint, to P columns of a panel.
 template <class S, bool kAdjoint, int P>
-void apply_to_panel(const Reflectors<S>& h, long count, Pack<S>* c) {
+void apply_to_panel(const BatchReflectors<S>& h, long count, Pack<S>* c) {
   const auto apply = [&](auto together, long j) {
     apply_together<S, kAdjoint, decltype(together)::value, P>(
-        h.v.at(j, j), h.tau + j, h.gram_from(j), h.v.rows - j, c + j * kPanel<S>);
+        h.v.at(j, j), h.tau + j, h.gram_from(j), h.v.rows - j, c + j * kPanelColumns<S>);
   };
   if constexpr (kAdjoint) {
     each_forward<S>(count, apply);
@@ -53,7 +53,7 @@ void apply_to_panel(const Reflectors<S>& h, long count, Pack<S>* c) {
 // Mark the lanes in which the square of a column's norm is too small to be trusted, among the
 // columns from `first` on of a matrix.
 template <class S>
-void mark_small_columns(const Panels<S>& v, long first, long n, Rescue<RealOf<S>>& rescue) {
+void mark_small_columns(const BatchPanels<S>& v, long first, long n, Rescue<RealOf<S>>& rescue) {
   using T = RealOf<S>;
   for (long j = first; j < n; ++j) {
     // the last entry alone is mostly large enough
@@ -65,14 +65,14 @@ void mark_small_columns(const Panels<S>& v, long first, long n, Rescue<RealOf<S>
 
 // Factor n columns in place.
 template <class S>
-void factor_packed(const Reflectors<S>& h, long n, Rescue<RealOf<S>>& rescue) {
-  for (long j = 0; j < n; j += kPanel<S>) {
-    with_width<kPanel<S>>(std::min<long>(kPanel<S>, n - j), [&](auto width) {
+void factor_packed(const BatchReflectors<S>& h, long n, Rescue<RealOf<S>>& rescue) {
+  for (long j = 0; j < n; j += kPanelColumns<S>) {
+    with_width<kPanelColumns<S>>(std::min<long>(kPanelColumns<S>, n - j), [&](auto width) {
       constexpr int P = decltype(width)::value;
       apply_to_panel<S, true, P>(h, std::min(j, h.count), h.v.at(0, j));
       if (j >= h.count) return;
-      factor_panel<S, P>(h.v.at(j, j), h.v.rows - j, std::min<long>(P, h.count - j), h.tau + j,
-                         h.gram + j * kPanel<S>, rescue);
+      factor_batch_panel<S, P>(h.v.at(j, j), h.v.rows - j, std::min<long>(P, h.count - j), h.tau + j,
+                         h.gram + j * kPanelColumns<S>, rescue);
     });
   }
   // the other columns have met a reflector of their own, and been looked at
@@ -82,18 +82,18 @@ void factor_packed(const Reflectors<S>& h, long n, Rescue<RealOf<S>>& rescue) {
 
 // Fill in h.gram from the vectors.
 template <class S>
-void fill_gram(const Reflectors<S>& h) {
-  for (long j = 0; j < h.count; j += kPanel<S>) {
-    with_width<kPanel<S>>(std::min<long>(kPanel<S>, h.count - j), [&](auto width) {
-      gram_of_panel<S, decltype(width)::value>(h.v.at(j, j), h.v.rows - j,
-                                               h.gram + j * kPanel<S>);
+void fill_gram(const BatchReflectors<S>& h) {
+  for (long j = 0; j < h.count; j += kPanelColumns<S>) {
+    with_width<kPanelColumns<S>>(std::min<long>(kPanelColumns<S>, h.count - j), [&](auto width) {
+      compute_panel_gram<S, decltype(width)::value>(h.v.at(j, j), h.v.rows - j,
+                                               h.gram + j * kPanelColumns<S>);
     });
   }
 }
 
 // Form the columns j, ..., j + P - 1 of Q: zero above row j until the earlier reflectors act.
 template <class S, int P>
-void form_panel(const Reflectors<S>& h, const Panels<S>& q, long j) {
+void form_panel(const BatchReflectors<S>& h, const BatchPanels<S>& q, long j) {
   const long own = std::max(0L, std::min<long>(P, h.count - j));
   for (long i = 0; i < q.rows; ++i) {
     for (long p = i < j + own ? 0 : own; p < P; ++p) *q.at(i, j + p) = spread(S(i == j + p));
@@ -102,7 +102,7 @@ void form_panel(const Reflectors<S>& h, const Panels<S>& q, long j) {
     constexpr int R = decltype(together)::value;
     const long first = j + i, rows = h.v.rows - first;
     const Pack<S>*v = h.v.at(first, first), *tau = h.tau + first, *gram = h.gram_from(first);
-    with_width<kPanel<S>>(P - i - R, [&](auto width) {
+    with_width<kPanelColumns<S>>(P - i - R, [&](auto width) {
       apply_together<S, false, R, decltype(width)::value>(v, tau, gram, rows,
                                                           q.at(first, first + R));
     });
@@ -113,18 +113,18 @@ void form_panel(const Reflectors<S>& h, const Panels<S>& q, long j) {
 
 // Form the leading n columns of Q.
 template <class S>
-void form_packed(const Reflectors<S>& h, long n, const Panels<S>& q) {
-  for (long j = 0; j < n; j += kPanel<S>) {
-    with_width<kPanel<S>>(std::min<long>(kPanel<S>, n - j),
+void form_packed(const BatchReflectors<S>& h, long n, const BatchPanels<S>& q) {
+  for (long j = 0; j < n; j += kPanelColumns<S>) {
+    with_width<kPanelColumns<S>>(std::min<long>(kPanelColumns<S>, n - j),
                   [&](auto width) { form_panel<S, decltype(width)::value>(h, q, j); });
   }
 }
 
 // Multiply n columns by Q or its adjoint.
 template <class S>
-void apply_packed(const Reflectors<S>& h, bool adjoint, long n, const Panels<S>& c) {
-  for (long j = 0; j < n; j += kPanel<S>) {
-    with_width<kPanel<S>>(std::min<long>(kPanel<S>, n - j), [&](auto width) {
+void apply_packed(const BatchReflectors<S>& h, bool adjoint, long n, const BatchPanels<S>& c) {
+  for (long j = 0; j < n; j += kPanelColumns<S>) {
+    with_width<kPanelColumns<S>>(std::min<long>(kPanelColumns<S>, n - j), [&](auto width) {
       constexpr int P = decltype(width)::value;
       if (adjoint) {
         apply_to_panel<S, true, P>(h, h.count, c.at(0, j));

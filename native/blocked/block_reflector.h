@@ -44,19 +44,19 @@ void apply_right(const BlockReflector<S>& block, bool adjoint, View<S> c, S* spa
 template <class S>
 void compute_t(const BlockReflector<S>& block, const S* tau) {
   multiply(S(1), Op::kAdjoint, block.v, Op::kPlain, block.v, S(0), block.t);
-  const long width = block.width(), rows = round_up(width, Panel<S>::kGroup);
-  Workspace workspace(Workspace::size<Pack<S>>(Panel<S>::size(rows, width)));
-  Panel<S> t(workspace.take<Pack<S>>(Panel<S>::size(rows, width)), rows, width);
-  load_panel(block.t, t);
-  triangular_factor(tau, t);
-  store_panel(t, block.t);
+  const long width = block.width(), rows = round_up(width, kGroupColumns);
+  Workspace workspace(Workspace::size<Pack<S>>(RowPanel<S>::size(rows, width)));
+  RowPanel<S> t(workspace.take<Pack<S>>(RowPanel<S>::size(rows, width)), rows, width);
+  load_row_panel(block.t, t);
+  compute_t_factor(tau, t);
+  store_row_panel(t, block.t);
 }
 
 // V from the reflectors below the diagonal of h, and T.
 template <class S>
 void unpack_reflectors(View<S> h, const S* tau, const BlockReflector<S>& block) {
   const View<S> v = block.v;
-  for (long i = 0; i < lines(v); ++i) std::copy_n(line(h, i), line_length(v), line(v, i));
+  for (long i = 0; i < line_count(v); ++i) std::copy_n(line(h, i), line_length(v), line(v, i));
   for (long j = 0; j < v.cols; ++j) {
     for (long i = 0; i < j; ++i) v(i, j) = 0;
     v(j, j) = 1;

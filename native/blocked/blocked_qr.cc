@@ -16,7 +16,7 @@ namespace {
 // Copy the leading columns that `to` has room for.
 template <class S>
 void copy_columns(View<S> from, View<S> to, Pool& pool) {
-  for_ranges(pool, lines(to), line_length(to), [&](long first, long last) {
+  for_ranges(pool, line_count(to), line_length(to), [&](long first, long last) {
     for (long i = first; i < last; ++i) std::copy_n(line(from, i), line_length(to), line(to, i));
   });
 }
@@ -29,7 +29,7 @@ Scaling copy_and_judge(View<S> from, View<S> to, RealOf<S>* scales, Pool& pool) 
   const bool by_rows = from.order == Order::kRows;
   std::vector<T> largest(n * kParts<S>);  // of the real numbers of a row; by columns the first n
   std::mutex mutex;
-  for_ranges(pool, lines(from), line_length(from), [&](long first, long last) {
+  for_ranges(pool, line_count(from), line_length(from), [&](long first, long last) {
     std::vector<T> found(by_rows ? n * kParts<S> : 0);
     for (long i = first; i < last; ++i) {
       const T* x = reinterpret_cast<const T*>(line(from, i));
@@ -38,7 +38,7 @@ Scaling copy_and_judge(View<S> from, View<S> to, RealOf<S>* scales, Pool& pool) 
       } else {
         largest[i] = largest_magnitude(x, length);
       }
-      if (i < lines(to)) std::copy_n(line(from, i), line_length(to), line(to, i));
+      if (i < line_count(to)) std::copy_n(line(from, i), line_length(to), line(to, i));
     }
     if (!by_rows) return;
     std::lock_guard<std::mutex> lock(mutex);
@@ -55,7 +55,7 @@ Scaling copy_and_judge(View<S> from, View<S> to, RealOf<S>* scales, Pool& pool) 
 
 template <class S>
 void fill_zero(View<S> a, Pool& pool) {
-  for_ranges(pool, lines(a), line_length(a), [&](long first, long last) {
+  for_ranges(pool, line_count(a), line_length(a), [&](long first, long last) {
     for (long i = first; i < last; ++i) std::fill_n(line(a, i), line_length(a), S(0));
   });
 }
@@ -69,6 +69,40 @@ void form_q(const QrProblem<S>& problem, const Factorization<S>& factors, Pool& 
   fill_zero(q, pool);
   factors.form(q);
   if (full && problem.q) copy_columns(q, dense(problem.q, m, k, problem.order), pool);
+}
+
+// ------------------------------------------------------------------------------ where A is factored
+
+// A is copied and factored in place, as far as possible in an array of the results:
+// - in that of h, which is R and the reflectors;
+// - or in that of R, if it has room for all rows of A, which means m <= n;
+// - or where Q will be, or in a workspace: there is room for the leading k columns, and more are not
+//   wanted as R is not, or there are none.
+template <class S>
+S* find_array_of_r(const QrProblem<S>& problem) {
+  if (problem.h) return problem.h;
+  return problem.m <= problem.n ? problem.r : nullptr;
+}
+
+template <class S>
+View<S> find_place(const QrProblem<S>& problem, Workspace& workspace) {
+  const long m = problem.m, k = problem.k();
+  if (S* r = find_array_of_r(problem)) return dense(r, m, problem.n, problem.order);
+  if (problem.q_full) return dense(problem.q_full, m, m, problem.order).block(0, 0, m, k);
+  return dense(problem.q ? problem.q : workspace.take<S>(m * k), m, k, problem.order);
+}
+
+// The columns of R behind its left square, as a product: Q^H A. Q must have been formed.
+template <class S>
+void multiply_rest_of_r(const QrProblem<S>& problem) {
+  const long m = problem.m, n = problem.n;
+  const View<S> a = dense(problem.a, m, n, problem.order);
+  const View<S> q = dense(problem.q ? problem.q : problem.q_full, m, m, problem.order);
+  for (S* target : {problem.r, problem.h}) {
+    if (!target) continue;
+    multiply(S(1), Op::kAdjoint, q, Op::kPlain, a.block(0, m, m, n - m), S(0),
+             dense(target, m, n, problem.order).block(0, m, m, n - m));
+  }
 }
 
 // ------------------------------------------------------------------- reflectors that are given
@@ -107,36 +141,28 @@ class GivenReflectors {
 
 }  // namespace
 
-// A is copied to where R arises and worked on there: in h, or in r if that is large enough, or
-// else where Q will be. Of a wide matrix only the left square is factored, if Q is wanted: the rest
-// of R is Q^H times the rest of A, a single product.
+// Of a wide matrix only the left square is factored, if Q is wanted: the rest of R is then a single
+// product. But where columns have to be scaled, that product could leave the range of the type.
 template <class S>
 void factor_blocked(const QrProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, k = problem.k();
-  const Order order = problem.order;
-  const View<S> a = dense(problem.a, m, n, order);
+  const View<S> a = dense(problem.a, m, n, problem.order);
   const bool wants_q = problem.q || problem.q_full;
-  S* in_place = problem.h ? problem.h : m <= n ? problem.r : nullptr;
-  bool by_product = in_place && wants_q && m < n;
-
   const long q_cols = problem.q_full ? m : k;
   const typename Factorization<S>::Keep keep{problem.h != nullptr, wants_q};
   Workspace workspace(Factorization<S>::workspace(m, n, q_cols, keep) + Workspace::size<S>(k) +
                       Workspace::size<S>(m * k) + Workspace::size<RealOf<S>>(n));
   RealOf<S>* scales = workspace.take<RealOf<S>>(n);
   S* tau = problem.tau ? problem.tau : workspace.take<S>(k);
-  View<S> work = in_place         ? dense(in_place, m, n, order)
-                 : problem.q_full ? dense(problem.q_full, m, m, order)
-                 : problem.q      ? dense(problem.q, m, k, order)
-                                  : dense(workspace.take<S>(m * k), m, k, order);
-  if (by_product || !in_place) work = work.block(0, 0, m, k);
 
+  const View<S> place = find_place(problem, workspace);
+  const bool is_wide = place.cols > m && wants_q;
+  View<S> work = is_wide ? place.block(0, 0, m, m) : place;
   const Scaling scaling = copy_and_judge(a, work, scales, pool);
   if (!scaling.finite) return fill_nan(problem);
   if (scaling.needed) {
-    if (by_product) {  // of numbers out of range
-      by_product = false;
-      work = dense(in_place, m, n, order);
+    if (is_wide) {
+      work = place;
       copy_columns(a, work, pool);
     }
     multiply_columns(work, [&](long j) { return scales[j]; });
@@ -145,20 +171,12 @@ void factor_blocked(const QrProblem<S>& problem, Pool& pool) {
   Factorization<S> factors(work, tau, q_cols, keep, workspace);
   factors.run();
   if (scaling.needed) divide_upper(pool, work, scales);
-  const View<S> r = dense(problem.r, k, n, order);
   if (problem.r) {
     copy_triangle(pool, RealOf<S>(1), work.block(0, 0, k, work.cols), k,
-                  r.block(0, 0, k, work.cols));
+                  dense(problem.r, k, n, problem.order).block(0, 0, k, work.cols));
   }
   if (wants_q) form_q(problem, factors, pool);
-  if (by_product) {
-    const View<S> q = dense(problem.q ? problem.q : problem.q_full, m, m, order);
-    for (S* target : {problem.r, problem.h}) {
-      if (!target) continue;
-      multiply(S(1), Op::kAdjoint, q, Op::kPlain, a.block(0, m, m, n - m), S(0),
-               dense(target, m, n, order).block(0, m, m, n - m));
-    }
-  }
+  if (is_wide && !scaling.needed) multiply_rest_of_r(problem);
 }
 
 template <class S>
@@ -200,9 +218,9 @@ void apply_blocked(const ApplyProblem<S>& problem, Pool& pool) {
   }
 }
 
-#define INSTANTIATE(S)                                           \
-  template void factor_blocked<S>(const QrProblem<S>&, Pool&);   \
-  template void form_blocked<S>(const FormProblem<S>&, Pool&);   \
+#define INSTANTIATE(S, NAME)                                   \
+  template void factor_blocked<S>(const QrProblem<S>&, Pool&); \
+  template void form_blocked<S>(const FormProblem<S>&, Pool&); \
   template void apply_blocked<S>(const ApplyProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 

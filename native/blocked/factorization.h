@@ -77,8 +77,8 @@ class Factorization {
       v = m * (keep.blocks ? k : widths.block);
       t = widths.block * (keep.blocks ? k : widths.block);
       space = 2 * widths.block * std::max(n, q_cols);
-      panel = Panel<S>::size(m, widths.panel);
-      square = Panel<S>::size(widths.panel, widths.panel);
+      panel = RowPanel<S>::size(m, widths.panel);
+      square = RowPanel<S>::size(widths.panel, widths.panel);
     }
   };
 
@@ -86,7 +86,7 @@ class Factorization {
   void factor_columns(long first, const BlockReflector<S>& block) {
     const long width = block.width(), rows = a_.rows - first;
     if (width <= widths_.panel) return factor_leaf(first, block);
-    const long left = round_up(width / 2, Panel<S>::kGroup), right = width - left;
+    const long left = round_up(width / 2, kGroupColumns), right = width - left;
     const BlockReflector<S> one{block.v.block(0, 0, rows, left), block.t.block(0, 0, left, left)};
     const BlockReflector<S> two{block.v.block(left, left, rows - left, right),
                                 block.t.block(left, left, right, right)};
@@ -112,18 +112,18 @@ class Factorization {
   void factor_leaf(long first, const BlockReflector<S>& block) {
     const long width = block.width(), rows = a_.rows - first;
     const View<S> columns = a_.block(first, first, rows, width);
-    const Panel<S> panel(panel_, rows, width), r(panel_r_, width, width);
-    const Panel<S> t(panel_t_, round_up(width, Panel<S>::kGroup), width);
-    load_panel(columns, panel);
-    factor_panel(panel, tau_ + first, r);
-    store_panel(panel, block.v);
-    if (keep_.below_diagonal) store_panel(panel, columns);
+    const RowPanel<S> panel(panel_, rows, width), r(panel_r_, width, width);
+    const RowPanel<S> t(panel_t_, round_up(width, kGroupColumns), width);
+    load_row_panel(columns, panel);
+    factor_row_panel(panel, tau_ + first, r);
+    store_row_panel(panel, block.v);
+    if (keep_.below_diagonal) store_row_panel(panel, columns);
     for (long j = 0; j < width; ++j) {
       for (long i = 0; i <= j; ++i) columns(i, j) = r.get(i, j);
     }
-    gram(panel, t);
-    triangular_factor(tau_ + first, t);
-    store_panel(t, block.t);
+    compute_gram(panel, t);
+    compute_t_factor(tau_ + first, t);
+    store_row_panel(t, block.t);
   }
 
   View<S> a_;

@@ -191,7 +191,7 @@ void apply_few_columns(const ApplyProblem<S>& problem, Pool& pool) {
   }
 }
 
-#define INSTANTIATE(S) template void apply_few_columns<S>(const ApplyProblem<S>&, Pool&);
+#define INSTANTIATE(S, NAME) template void apply_few_columns<S>(const ApplyProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

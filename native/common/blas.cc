@@ -55,17 +55,17 @@ void solve_triangular(bool left, Op op, View<S> t, View<S> b, S alpha) {
   routines<S>.trsm(&side, &uplo, &trans, &diag, &rows, &cols, &alpha, t.data, &ldt, b.data, &ldb);
 }
 
-#define INSTANTIATE(S)                                                               \
-  template void multiply<S>(S, Op, View<S>, Op, View<S>, S, View<S>);                \
+#define INSTANTIATE(S, NAME)                                          \
+  template void multiply<S>(S, Op, View<S>, Op, View<S>, S, View<S>); \
   template void solve_triangular<S>(bool, Op, View<S>, View<S>, S);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr
 
-// Addresses of gemm and trsm for s, d, c, z: eight in all.
+// Addresses of gemm and trsm for each of the scalar types.
 extern "C" __attribute__((visibility("default"))) void jaxqr_set_routines(void* const* addresses) {
-  jaxqr::set<float>(addresses);
-  jaxqr::set<double>(addresses + 2);
-  jaxqr::set<std::complex<float>>(addresses + 4);
-  jaxqr::set<std::complex<double>>(addresses + 6);
+#define SET(S, NAME)          \
+  jaxqr::set<S>(addresses);   \
+  addresses += 2;
+  JAXQR_FOR_SCALARS(SET)
 }

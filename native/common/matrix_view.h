@@ -35,7 +35,7 @@ View<S> dense(const S* data, long rows, long cols, Order order) {
 
 // The rows or the columns of a matrix, as they lie in memory.
 template <class S>
-long lines(View<S> a) {
+long line_count(View<S> a) {
   return a.order == Order::kRows ? a.rows : a.cols;
 }
 template <class S>
@@ -49,7 +49,7 @@ S* line(View<S> a, long i) {
 
 template <class S>
 void fill_zero(View<S> a) {
-  for (long i = 0; i < lines(a); ++i) std::fill_n(line(a, i), line_length(a), S(0));
+  for (long i = 0; i < line_count(a); ++i) std::fill_n(line(a, i), line_length(a), S(0));
 }
 
 }  // namespace jaxqr

@@ -50,7 +50,7 @@ template <class S>
 void copy_triangle(Pool& pool, RealOf<S> factor, const View<S>& from, long live,
                    const View<S>& to) {
   const bool by_rows = to.order == Order::kRows;
-  for_ranges(pool, lines(to), line_length(to), [&](long first, long last) {
+  for_ranges(pool, line_count(to), line_length(to), [&](long first, long last) {
     for (long l = first; l < last; ++l) {
       Span span = upper_span(to, l);
       if (by_rows && l >= live) span.begin = span.end;
@@ -95,7 +95,7 @@ void for_pairs(Pool& pool, const View<S>& x, const OnPair& on_pair,
 // Multiply column j by factor(j).
 template <class S, class Factor>
 void multiply_columns(const View<S>& x, const Factor& factor) {
-  for (long l = 0; l < lines(x); ++l) {
+  for (long l = 0; l < line_count(x); ++l) {
     S* entries = line(x, l);
     for (long i = 0; i < line_length(x); ++i) {
       entries[i] *= factor(x.order == Order::kRows ? i : l);

@@ -207,14 +207,14 @@ void form(const FormProblem<S>& problem, Pool& pool);
 template <class S>
 void apply(const ApplyProblem<S>& problem, Pool& pool);
 template <class S>
-void tangent(const DerivativeProblem<S>& problem, Pool& pool);
+void compute_tangent(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
-void cotangent(const DerivativeProblem<S>& problem, Pool& pool);
+void compute_cotangent(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
 void decompose(const CodProblem<S>& problem, Pool& pool);
 template <class S>
-void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool);
+void apply_pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool);
 template <class S>
-void least_squares(const LstsqProblem<S>& problem, Pool& pool);
+void solve_least_squares(const LstsqProblem<S>& problem, Pool& pool);
 
 }  // namespace jaxqr

@@ -1,5 +1,4 @@
-// The scalar types that the library computes with. A new one is added in JAXQR_FOR_SCALARS, and in
-// the list of data types in ffi/call.h.
+// The scalar types that the library computes with. JAXQR_FOR_SCALARS is the one list of them.
 #pragma once
 
 #include <complex>
@@ -26,11 +25,12 @@ constexpr bool kIsComplex = !std::is_same<S, RealOf<S>>::value;
 template <class S>
 constexpr int kParts = kIsComplex<S> ? 2 : 1;
 
-// Instantiate a function template for every scalar type.
-#define JAXQR_FOR_SCALARS(INSTANTIATE) \
-  INSTANTIATE(float)                   \
-  INSTANTIATE(double)                  \
-  INSTANTIATE(std::complex<float>)     \
-  INSTANTIATE(std::complex<double>)
+// Repeat something for every scalar type, given with the name that XLA has for it. The order is that
+// in which Python passes the addresses of BLAS routines.
+#define JAXQR_FOR_SCALARS(REPEAT)   \
+  REPEAT(float, F32)                \
+  REPEAT(double, F64)               \
+  REPEAT(std::complex<float>, C64)  \
+  REPEAT(std::complex<double>, C128)
 
 }  // namespace jaxqr

@@ -52,26 +52,4 @@ JAXQR_INLINE S product(S a, S b) {
   }
 }
 
-// The reflector, as LAPACK's larfg has it, of a column with `alpha` on the diagonal. v = inverse x
-// below it.
-template <class S>
-struct ScalarReflector {
-  S tau, inverse;
-  RealOf<S> beta;
-};
-
-// `rest`, which is not zero, is the sum of the squares that it annihilates: of the entries below
-// the diagonal and of alpha's imaginary part.
-template <class S>
-inline ScalarReflector<S> reflector_of(S alpha, RealOf<S> rest) {
-  const RealOf<S> re = std::real(alpha);
-  const RealOf<S> beta = -std::copysign(std::sqrt(rest + re * re), re);
-  const S difference = alpha - beta;  // of numbers of opposite sign
-  if constexpr (kIsComplex<S>) {
-    return {-difference / beta, std::conj(difference) / std::norm(difference), beta};
-  } else {
-    return {-difference / beta, 1 / difference, beta};
-  }
-}
-
 }  // namespace jaxqr

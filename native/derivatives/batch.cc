@@ -8,8 +8,8 @@ namespace {
 
 // What both maps need: Q, R, and memory for matrices like A and R and for two that are k x k.
 template <class S>
-struct Group {
-  Group(Workspace& workspace, const DerivativeProblem<S>& problem,
+struct MatrixGroup {
+  MatrixGroup(Workspace& workspace, const DerivativeProblem<S>& problem,
         const DerivativePlaces<S>& places)
       : p(problem), places(places), triangle(workspace, problem, places.r) {
     const long m = p.m, n = p.n, k = p.k();
@@ -43,7 +43,7 @@ struct Group {
 
 // (8.5), of dA in `g.like_a`, where it leaves dQ.
 template <class S>
-void deep_tangent(const Group<S>& g) {
+void compute_deep_tangent(const MatrixGroup<S>& g) {
   const LaneView<S>&b = g.like_a, &e = g.square, &psi = g.other_square;
   if (g.p.dq) solve_right<S>(b, g.triangle.restricted());
   multiply_conj<S>(Update::kSet, e, g.q.transposed(), b);
@@ -57,7 +57,7 @@ void deep_tangent(const Group<S>& g) {
 
 // (8.7), of dA in `g.like_a`. It leaves dQ in `g.other_square`.
 template <class S>
-void wide_tangent(const Group<S>& g) {
+void compute_wide_tangent(const MatrixGroup<S>& g) {
   const LaneView<S>&c = g.like_r, &omega = g.square;
   multiply_conj<S>(Update::kSet, c.with(Fill::kFull), g.q.transposed(), g.like_a);
   for (long i = 0; i < c.rows; ++i) std::copy(c.at(i, 0), c.at(i, c.rows), omega.at(i, 0));
@@ -68,13 +68,13 @@ void wide_tangent(const Group<S>& g) {
 }
 
 template <class S>
-void tangent_group(Group<S>& g, Lanes lanes) {
+void compute_tangent_group(MatrixGroup<S>& g, Lanes lanes) {
   const DerivativeProblem<S>& p = g.p;
   const bool deep = p.m >= p.n;
   g.load_point(lanes);
   load_lanes<S>(p.da, lanes, p.batch, g.places.a, g.like_a);
   if (g.triangle.scaled()) scale_entries<S>(g.like_a, g.triangle.scale());
-  deep ? deep_tangent(g) : wide_tangent(g);
+  deep ? compute_deep_tangent(g) : compute_wide_tangent(g);
   if (p.dq) {
     store_lanes<S>(deep ? g.like_a : g.other_square, lanes, p.batch, g.places.q, p.dq);
   }
@@ -90,7 +90,7 @@ void tangent_group(Group<S>& g, Lanes lanes) {
 
 // (8.6), of Qbar in `g.like_a` and R_b in `g.like_r`. It leaves Abar in `g.like_a`.
 template <class S>
-void deep_cotangent(const Group<S>& g) {
+void compute_deep_cotangent(const MatrixGroup<S>& g) {
   const LaneView<S>&x = g.like_a, &rbar = g.like_r, &ebar = g.square;
   const LaneView<S> m = ebar.with(Fill::kLower);
   if (g.p.dr) {
@@ -112,7 +112,7 @@ void deep_cotangent(const Group<S>& g) {
 
 // (8.7), of Qbar in `g.other_square` and R_b in `g.like_r`. It leaves Abar in `g.like_a`.
 template <class S>
-void wide_cotangent(const Group<S>& g) {
+void compute_wide_cotangent(const MatrixGroup<S>& g) {
   const LaneView<S>&x = g.square, &rbar = g.like_r;
   if (g.p.dq) {
     multiply<S>(Update::kSet, x, g.q.transposed(), g.other_square.with(Fill::kFull));
@@ -131,7 +131,7 @@ void wide_cotangent(const Group<S>& g) {
 }
 
 template <class S>
-void cotangent_group(Group<S>& g, Lanes lanes) {
+void compute_cotangent_group(MatrixGroup<S>& g, Lanes lanes) {
   const DerivativeProblem<S>& p = g.p;
   const bool deep = p.m >= p.n;
   g.load_point(lanes);
@@ -141,21 +141,21 @@ void cotangent_group(Group<S>& g, Lanes lanes) {
     if (g.triangle.scaled()) scale_entries<S>(qbar, g.triangle.scale());
   }
   if (p.dr) load_rbar<S>(p, lanes, g.places.r, g.triangle, g.like_r);
-  deep ? deep_cotangent(g) : wide_cotangent(g);
+  deep ? compute_deep_cotangent(g) : compute_wide_cotangent(g);
   store_lanes<S>(g.like_a, lanes, p.batch, g.places.a, p.da);
 }
 
 template <class S>
-void run_groups(const DerivativeProblem<S>& problem, Pool& pool, void run(Group<S>&, Lanes)) {
+void run_groups(const DerivativeProblem<S>& problem, Pool& pool, void run(MatrixGroup<S>&, Lanes)) {
   const double m = problem.m, n = problem.n, k = problem.k();
   const double cost = (kIsComplex<S> ? 20 : 5) * m * n * k + kParts<S> * 30 * (m + k) * n + 500;
   Workspace shared(DerivativePlaces<S>::bytes(problem));
   const DerivativePlaces<S> places(shared, problem);
   for_groups<RealOf<S>>(pool, problem.batch, cost, [&](long first, long count) {
-    Workspace workspace(Group<S>::bytes(problem));
-    Group<S> group(workspace, problem.slice(first, count), places);
+    Workspace workspace(MatrixGroup<S>::bytes(problem));
+    MatrixGroup<S> group(workspace, problem.slice(first, count), places);
     for (long b = 0; b < count; b += kWidth<RealOf<S>>) {
-      run(group, {b, group_count<RealOf<S>>(count - b)});
+      run(group, {b, filled_lanes<RealOf<S>>(count - b)});
     }
   });
 }
@@ -163,18 +163,18 @@ void run_groups(const DerivativeProblem<S>& problem, Pool& pool, void run(Group<
 }  // namespace
 
 template <class S>
-void tangent_lanes(const DerivativeProblem<S>& problem, Pool& pool) {
-  run_groups<S>(problem, pool, tangent_group<S>);
+void compute_tangent_batch(const DerivativeProblem<S>& problem, Pool& pool) {
+  run_groups<S>(problem, pool, compute_tangent_group<S>);
 }
 
 template <class S>
-void cotangent_lanes(const DerivativeProblem<S>& problem, Pool& pool) {
-  run_groups<S>(problem, pool, cotangent_group<S>);
+void compute_cotangent_batch(const DerivativeProblem<S>& problem, Pool& pool) {
+  run_groups<S>(problem, pool, compute_cotangent_group<S>);
 }
 
-#define INSTANTIATE(S)                                                 \
-  template void tangent_lanes<S>(const DerivativeProblem<S>&, Pool&);  \
-  template void cotangent_lanes<S>(const DerivativeProblem<S>&, Pool&);
+#define INSTANTIATE(S, NAME)                                                  \
+  template void compute_tangent_batch<S>(const DerivativeProblem<S>&, Pool&); \
+  template void compute_cotangent_batch<S>(const DerivativeProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

@@ -23,12 +23,12 @@ long padded(long n) {
 }
 
 template <class S>
-View<S> take_square(Workspace& workspace, long n, Order order) {
+View<S> take_padded_square(Workspace& workspace, long n, Order order) {
   return {workspace.take<S>(n * padded<S>(n)), n, n, padded<S>(n), order};
 }
 
 template <class S>
-size_t square_bytes(long n) {
+size_t padded_square_bytes(long n) {
   return Workspace::size<S>(n * padded<S>(n));
 }
 
@@ -36,7 +36,7 @@ size_t square_bytes(long n) {
 
 // In place: Psi = upp(E_c) of (8.5), E - skw(E) in columns that count.
 template <class S>
-void upper_part(Pool& pool, const View<S>& e) {
+void take_upper_part(Pool& pool, const View<S>& e) {
   for_pairs(
       pool, e,
       [](S& below, S& above) {
@@ -48,7 +48,7 @@ void upper_part(Pool& pool, const View<S>& e) {
 
 // In place: skw(E), (0.1).
 template <class S>
-void skew_part(Pool& pool, const View<S>& e) {
+void take_skew_part(Pool& pool, const View<S>& e) {
   for_pairs(
       pool, e, [](S& below, S& above) { above = -conjugate(below); },
       [](S& diagonal) { diagonal -= real_part(diagonal); });
@@ -62,11 +62,11 @@ void finish_dr(Pool& pool, const Factors<S>& factors, const View<S>& dr) {
 
 // (8.5)
 template <class S>
-void tangent_deep(const DerivativeProblem<S>& problem, Pool& pool) {
+void compute_tangent_deep(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
-  Workspace workspace(Factors<S>::bytes(n) + square_bytes<S>(n));
+  Workspace workspace(Factors<S>::bytes(n) + padded_square_bytes<S>(n));
   const Factors<S> factors(problem, pool, workspace);
-  const View<S> e = take_square<S>(workspace, n, problem.order);
+  const View<S> e = take_padded_square<S>(workspace, n, problem.order);
   const View<S> da = dense(problem.da, m, n, problem.order);
   const View<S> dq = dense(problem.dq, m, n, problem.order);
   const View<S> dr = dense(problem.dr, n, n, problem.order);
@@ -85,7 +85,7 @@ void tangent_deep(const DerivativeProblem<S>& problem, Pool& pool) {
     drop_columns(factors.counts, e);
     if (problem.dq) drop_columns(factors.counts, dq);
   }
-  upper_part(pool, e);
+  take_upper_part(pool, e);
   const long width = block_size(n);
   for (long j = 0; problem.dq && j < n; j += width) {
     const long cols = std::min(width, n - j), end = j + cols;
@@ -104,11 +104,11 @@ void tangent_deep(const DerivativeProblem<S>& problem, Pool& pool) {
 
 // (8.7)
 template <class S>
-void tangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
+void compute_tangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
-  Workspace workspace(Factors<S>::bytes(m) + square_bytes<S>(m));
+  Workspace workspace(Factors<S>::bytes(m) + padded_square_bytes<S>(m));
   const Factors<S> factors(problem, pool, workspace);
-  const View<S> omega = take_square<S>(workspace, m, problem.order);
+  const View<S> omega = take_padded_square<S>(workspace, m, problem.order);
   const View<S> da = dense(problem.da, m, n, problem.order);
   const View<S> dr = dense(problem.dr, m, n, problem.order);
   if (problem.dr) {
@@ -123,7 +123,7 @@ void tangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
   }
   solve_triangular(false, Op::kPlain, factors.triangle, omega);
   if (!factors.all) drop_columns(factors.counts, omega);
-  skew_part(pool, omega);
+  take_skew_part(pool, omega);
   if (problem.dq) {
     multiply(S(1), Op::kPlain, factors.q, Op::kPlain, omega, S(0),
              dense(problem.dq, m, m, problem.order));
@@ -145,7 +145,7 @@ void tangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
 // M = R R_b^H - Qbar^H Q of (8.6), times the scale, on and below the diagonal. `strip` is memory
 // for a block of rows of R_b: those on the diagonal of the factorization's zeros.
 template <class S>
-void lower_m(const DerivativeProblem<S>& problem, Pool& pool, const Factors<S>& factors, S* strip,
+void compute_lower_m(const DerivativeProblem<S>& problem, Pool& pool, const Factors<S>& factors, S* strip,
              const View<S>& big_m) {
   const long m = problem.m, n = problem.n, width = block_size(n);
   const View<S> qbar = dense(problem.dq, m, n, problem.order);
@@ -188,14 +188,14 @@ void complete_m(const DerivativeProblem<S>& problem, Pool& pool, const Factors<S
 
 // (8.6)
 template <class S>
-void cotangent_deep(const DerivativeProblem<S>& problem, Pool& pool) {
+void compute_cotangent_deep(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, width = std::min(block_size(n), n);
-  Workspace workspace(Factors<S>::bytes(n) + square_bytes<S>(n) +
+  Workspace workspace(Factors<S>::bytes(n) + padded_square_bytes<S>(n) +
                       (problem.dr ? Workspace::size<S>(width * n) : 0));
   const Factors<S> factors(problem, pool, workspace);
-  const View<S> ebar = take_square<S>(workspace, n, problem.order);
+  const View<S> ebar = take_padded_square<S>(workspace, n, problem.order);
   const View<S> abar = dense(problem.da, m, n, problem.order);
-  lower_m(problem, pool, factors, problem.dr ? workspace.take<S>(width * n) : nullptr, ebar);
+  compute_lower_m(problem, pool, factors, problem.dr ? workspace.take<S>(width * n) : nullptr, ebar);
   complete_m(problem, pool, factors, ebar);
   if (problem.dq) {
     copy_conjugate(pool, factors.scale, problem.dq, m * n, problem.da);
@@ -245,7 +245,7 @@ void make_y(const DerivativeProblem<S>& problem, Pool& pool, const Factors<S>& f
 
 // The conjugate of Q, which is Q itself if real.
 template <class S>
-View<S> conjugate_q(const Factors<S>& factors, Pool& pool, Workspace& workspace) {
+View<S> form_conjugate_q(const Factors<S>& factors, Pool& pool, Workspace& workspace) {
   if (!kIsComplex<S>) return factors.q;
   const long m = factors.q.rows;
   const View<S> conjugated = dense(workspace.take<S>(m * m), m, m, factors.q.order);
@@ -255,14 +255,14 @@ View<S> conjugate_q(const Factors<S>& factors, Pool& pool, Workspace& workspace)
 
 // (8.7)
 template <class S>
-void cotangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
+void compute_cotangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
   const Order order = problem.order;
-  Workspace workspace(Factors<S>::bytes(m) + 2 * square_bytes<S>(m) +
+  Workspace workspace(Factors<S>::bytes(m) + 2 * padded_square_bytes<S>(m) +
                       (kIsComplex<S> ? Workspace::size<S>(m * m) : 0));
   const Factors<S> factors(problem, pool, workspace);
-  const View<S> y = take_square<S>(workspace, m, order);
-  const View<S> leading = take_square<S>(workspace, m, order);
+  const View<S> y = take_padded_square<S>(workspace, m, order);
+  const View<S> leading = take_padded_square<S>(workspace, m, order);
   const View<S> rbar = dense(problem.dr, m, n, order), abar = dense(problem.da, m, n, order);
   if (problem.dr) {
     copy_triangle(pool, RealOf<S>(1), rbar.block(0, 0, m, m), factors.live, leading);
@@ -274,14 +274,14 @@ void cotangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
     S* to = line(y, l);
     for (long i = 0; i < m; ++i) to[i] += from[i];
   }
-  const View<S> q = conjugate_q(factors, pool, workspace), rest = abar.block(0, m, m, n - m);
+  const View<S> q = form_conjugate_q(factors, pool, workspace), rest = abar.block(0, m, m, n - m);
   multiply(S(1), Op::kPlain, q, Op::kPlain, y, S(0), abar.block(0, 0, m, m));
   if (problem.dr) {
     multiply(S(1), Op::kPlain, q.block(0, 0, m, factors.live), Op::kPlain,
              rbar.block(0, m, factors.live, n - m), S(0), rest);
   } else {
     const S zero = S(0) * factors.r(0, 0);  // NaN if the matrix is
-    for (long l = 0; l < lines(rest); ++l) {
+    for (long l = 0; l < line_count(rest); ++l) {
       std::fill(line(rest, l), line(rest, l) + line_length(rest), zero);
     }
   }
@@ -290,18 +290,18 @@ void cotangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
 }  // namespace
 
 template <class S>
-void tangent_blocked(const DerivativeProblem<S>& problem, Pool& pool) {
-  problem.m < problem.n ? tangent_wide(problem, pool) : tangent_deep(problem, pool);
+void compute_tangent_blocked(const DerivativeProblem<S>& problem, Pool& pool) {
+  problem.m < problem.n ? compute_tangent_wide(problem, pool) : compute_tangent_deep(problem, pool);
 }
 
 template <class S>
-void cotangent_blocked(const DerivativeProblem<S>& problem, Pool& pool) {
-  problem.m < problem.n ? cotangent_wide(problem, pool) : cotangent_deep(problem, pool);
+void compute_cotangent_blocked(const DerivativeProblem<S>& problem, Pool& pool) {
+  problem.m < problem.n ? compute_cotangent_wide(problem, pool) : compute_cotangent_deep(problem, pool);
 }
 
-#define INSTANTIATE(S)                                                    \
-  template void tangent_blocked<S>(const DerivativeProblem<S>&, Pool&);   \
-  template void cotangent_blocked<S>(const DerivativeProblem<S>&, Pool&);
+#define INSTANTIATE(S, NAME)                                                    \
+  template void compute_tangent_blocked<S>(const DerivativeProblem<S>&, Pool&); \
+  template void compute_cotangent_blocked<S>(const DerivativeProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

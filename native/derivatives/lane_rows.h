@@ -17,7 +17,7 @@ struct RowRange {
 };
 
 template <class S>
-constexpr long group_total(long rows) {
+constexpr long packs_for(long rows) {
   return ceil_divide(rows, kWidth<RealOf<S>>);
 }
 
@@ -34,16 +34,16 @@ const Place* row_places(Workspace& workspace, long cols) {
 // Lanes beyond the last row are zero. Short rows are read on into the next ones, but not beyond the
 // last: those may be another thread's, which writes them.
 template <class S>
-[[gnu::noinline]] void load_rows(const RowRange<const S>& from, const Place* places,
+[[gnu::noinline]] void load_row_packs(const RowRange<const S>& from, const Place* places,
                                  const LaneMatrix<Pack<S>>& to) {
   using T = RealOf<S>;
   constexpr long width = kWidth<T>;
-  const long length = from.cols * kParts<S>, groups = group_total<S>(from.count);
+  const long length = from.cols * kParts<S>, groups = packs_for<S>(from.count);
   if (from.order == Order::kRows) {
     for (long g = 0; g < groups; ++g) {
       const long rest = from.count - g * width;
       pack<T>(reals(from.matrix) + (from.first + g * width) * length, length,
-              group_count<T>(rest), places, rest * length, vectors(to.at(g, 0)));
+              filled_lanes<T>(rest), places, rest * length, vectors(to.at(g, 0)));
     }
     return;
   }
@@ -59,15 +59,15 @@ template <class S>
 }
 
 template <class S>
-[[gnu::noinline]] void store_rows(const LaneMatrix<Pack<S>>& from, const Place* places,
+[[gnu::noinline]] void store_row_packs(const LaneMatrix<Pack<S>>& from, const Place* places,
                                   const RowRange<S>& to) {
   using T = RealOf<S>;
   constexpr long width = kWidth<T>;
-  const long length = to.cols * kParts<S>, groups = group_total<S>(to.count);
+  const long length = to.cols * kParts<S>, groups = packs_for<S>(to.count);
   if (to.order == Order::kRows) {
     for (long g = 0; g < groups; ++g) {
       const long rest = to.count - g * width;
-      unpack<T>(vectors(from.at(g, 0)), length, group_count<T>(rest), places, rest * length,
+      unpack<T>(vectors(from.at(g, 0)), length, filled_lanes<T>(rest), places, rest * length,
                 reals(to.matrix) + (to.first + g * width) * length);
     }
     return;

@@ -1,4 +1,5 @@
-// What the handlers share: a call's buffers, checked before a kernel sees them.
+// What the handlers share: a call's buffers, checked before a kernel sees them, and the frame in which a
+// kernel runs.
 #pragma once
 
 #include <algorithm>
@@ -20,6 +21,11 @@ namespace jaxqr {
 namespace ffi = ::xla::ffi;
 using Buffer = ffi::AnyBuffer;
 using Dimensions = Buffer::Dimensions;
+
+// The last dimension of a buffer; `none` if it is a scalar.
+inline long last_dimension(const Buffer& buffer, long none) {
+  return buffer.dimensions().size() ? static_cast<long>(buffer.dimensions().back()) : none;
+}
 
 class XlaPool : public Pool {
  public:
@@ -43,11 +49,12 @@ inline std::string describe(const Buffer& buffer) {
 }
 
 template <class S>
-constexpr ffi::DataType kDataType =
-    std::is_same<S, float>::value                 ? ffi::F32
-    : std::is_same<S, double>::value              ? ffi::F64
-    : std::is_same<S, std::complex<float>>::value ? ffi::C64
-                                                  : ffi::C128;
+constexpr ffi::DataType kDataType = ffi::DataType::INVALID;
+#define DATA_TYPE(S, NAME) \
+  template <>              \
+  constexpr ffi::DataType kDataType<S> = ffi::NAME;
+JAXQR_FOR_SCALARS(DATA_TYPE)
+#undef DATA_TYPE
 
 // Checks every buffer of a call against the batch and the dtype of the first. If `transposed`, the
 // buffers hold the transposes of the matrices that are spoken of.
@@ -64,6 +71,7 @@ class Call {
     for (long i = 0; i < rank_ - 2; ++i) batch_ *= first.dimensions()[i];
   }
 
+  const Buffer& first() const { return first_; }
   long batch() const { return batch_; }
   ffi::DataType dtype() const { return dtype_; }
   long rows() const { return size(transposed_ ? rank_ - 1 : rank_ - 2); }
@@ -88,6 +96,18 @@ class Call {
            describe(buffer));
     }
     return static_cast<T*>(buffer.untyped_data());
+  }
+
+  // The data of the first buffer, whose dtype the kernel is chosen by.
+  template <class S>
+  S* first_data() const {
+    return static_cast<S*>(first_.untyped_data());
+  }
+
+  // The data of a buffer that must hold a vector of this length.
+  template <class S>
+  S* vector(const char* name, const Buffer& buffer, long length) {
+    return data<S>(name, buffer, kDataType<S>, {length});
   }
 
   // The data of a buffer that must hold a matrix of this shape.
@@ -133,24 +153,12 @@ class Call {
   ffi::Error error_ = ffi::Error::Success();
 };
 
-// Call body(S{}) for the scalar type S of `dtype`.
-template <class Body>
-ffi::Error for_dtype(ffi::DataType dtype, Body body) {
+// Run a body, and make an error for XLA of what it throws.
+inline ffi::Error catch_errors(BodyRef<> body) {
   try {
     ExactDenormals mode;
-    switch (dtype) {
-      case ffi::F32:
-        return body(float{});
-      case ffi::F64:
-        return body(double{});
-      case ffi::C64:
-        return body(std::complex<float>{});
-      case ffi::C128:
-        return body(std::complex<double>{});
-      default:
-        return invalid("dtype must be F32, F64, C64 or C128, got " +
-                       std::to_string(static_cast<int>(dtype)));
-    }
+    body();
+    return ffi::Error::Success();
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxqr: out of memory for workspace");
   } catch (const std::invalid_argument& error) {  // of values that were given
@@ -160,11 +168,40 @@ ffi::Error for_dtype(ffi::DataType dtype, Body body) {
   }
 }
 
+// What every handler does: fill(problem) fills in a Problem of the call's scalar type, and lets the
+// call fail where a buffer is not as it should be; then compute(problem, pool).
+template <template <class> class Problem, class Fill, class Compute>
+ffi::Error run(Call& call, ffi::ThreadPool& xla_pool, const Fill& fill, const Compute& compute) {
+  const auto run_for = [&](auto problem) {
+    fill(problem);
+    if (call.failed()) return;
+    XlaPool pool(xla_pool);
+    compute(problem, pool);
+  };
+  const ffi::Error thrown = catch_errors([&] {
+    switch (call.dtype()) {
+#define RUN_FOR(S, NAME) \
+  case ffi::NAME:        \
+    return run_for(Problem<S>{});
+      JAXQR_FOR_SCALARS(RUN_FOR)
+#undef RUN_FOR
+      default:
+        call.fail("no kernel computes with " + describe(call.first()));
+    }
+  });
+  return call.failed() ? call.error() : thrown;
+}
+
+// The scalar type of a problem.
+template <template <class> class Problem, class S>
+S scalar_of(const Problem<S>&);
+#define JAXQR_SCALAR_OF(problem) decltype(scalar_of(problem))
+
 inline Order order_of(bool transposed) { return transposed ? Order::kColumns : Order::kRows; }
 
 // The buffer at `index` of the results or operands that follow the fixed ones, if there is one.
 template <class Remaining>
-const Buffer* at(const Remaining& buffers, size_t index, std::optional<Buffer>& storage) {
+const Buffer* find_buffer(const Remaining& buffers, size_t index, std::optional<Buffer>& storage) {
   if constexpr (std::is_same<Remaining, ffi::RemainingRets>::value) {
     auto found = buffers.template get<Buffer>(index);
     if (found.has_value()) storage = **found;
@@ -187,7 +224,7 @@ void for_named(Call& call, const Remaining& buffers, std::string_view names, con
       return call.fail("twice the name " + std::string(name));
     }
     std::optional<Buffer> storage;
-    const Buffer* buffer = at(buffers, seen.size(), storage);
+    const Buffer* buffer = find_buffer(buffers, seen.size(), storage);
     if (!buffer) return call.fail("fewer buffers than names: " + std::string(names));
     use(name, *buffer);
     seen.push_back(name);

@@ -211,7 +211,7 @@ void decompose(const CodProblem<S>& problem, Pool& pool) {
 }
 
 template <class S>
-void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool) {
+void apply_pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool) {
   const CodProblem<S>& cod = problem.cod;
   if (cod.m == 0 || cod.n == 0 || problem.s == 0) {
     return std::fill(problem.out, problem.out + cod.batch * problem.rows_out() * problem.s, S(0));
@@ -230,10 +230,10 @@ void pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool) {
   });
 }
 
-#define INSTANTIATE(S)                                                     \
-  template bool sort_columns<S>(const S*, long, long, int32_t*, Pool&);     \
-  template void decompose<S>(const CodProblem<S>&, Pool&);                  \
-  template void pseudoinverse<S>(const PseudoinverseProblem<S>&, Pool&);
+#define INSTANTIATE(S, NAME)                                            \
+  template bool sort_columns<S>(const S*, long, long, int32_t*, Pool&); \
+  template void decompose<S>(const CodProblem<S>&, Pool&);              \
+  template void apply_pseudoinverse<S>(const PseudoinverseProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

@@ -194,7 +194,7 @@ void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
 }  // namespace
 
 template <class S>
-void least_squares(const LstsqProblem<S>& problem, Pool& pool) {
+void solve_least_squares(const LstsqProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n, s = problem.s;
   if (n == 0) return solve_empty(problem);
   const bool beside = m >= 2 * n && m >= n + s && n + s <= kTallColumns;
@@ -204,7 +204,7 @@ void least_squares(const LstsqProblem<S>& problem, Pool& pool) {
   });
 }
 
-#define INSTANTIATE(S) template void least_squares<S>(const LstsqProblem<S>&, Pool&);
+#define INSTANTIATE(S, NAME) template void solve_least_squares<S>(const LstsqProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

@@ -26,7 +26,7 @@ class ColumnChoice {
         v_(workspace.take<S>(rows)) {}
 
   // Take the columns index[0], index[1], ... of a panel.
-  void load(Panel<S> from, const int32_t* index) {
+  void load(RowPanel<S> from, const int32_t* index) {
     for (long c = 0; c < strips_; ++c) {
       const long cols = std::min(kLanes, cols_ - c * kLanes);
       Pack<S>* strip = data_ + c * rows_;
@@ -86,12 +86,12 @@ class ColumnChoice {
     T rest = 0;
     for (long i = step + 1; i < rows_; ++i) {
       v_[i] = entry(i, pivot);
-      rest += std::real(v_[i]) * std::real(v_[i]) + std::imag(v_[i]) * std::imag(v_[i]);
+      rest += std::norm(v_[i]);
     }
     const S alpha = entry(step, pivot);
     rest += std::imag(alpha) * std::imag(alpha);
     ScalarReflector<S> reflector{};
-    if (rest > 0) reflector = reflector_of(alpha, rest);
+    if (rest > 0) reflector = make_reflector(alpha, rest);
     v_[step] = 1;
     for (long i = step + 1; i < rows_; ++i) v_[i] = product(v_[i], reflector.inverse);
     for (long c = 0; c < strips_; c += kTogether) reflect(step, conjugate(reflector.tau), c);

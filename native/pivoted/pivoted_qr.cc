@@ -12,11 +12,11 @@ constexpr long kBlock = 64;  // columns that are copied together
 
 // Call body(view's columns, panel's columns) for blocks of the columns that both have.
 template <class S, class Body>
-void for_blocks(Pool& pool, View<S> view, Panel<S> panel, const Body& body) {
+void for_blocks(Pool& pool, View<S> view, RowPanel<S> panel, const Body& body) {
   for_ranges(pool, ceil_divide(view.cols, kBlock), kBlock * view.rows, [&](long begin, long end) {
     for (long j = begin * kBlock; j < std::min(view.cols, end * kBlock); j += kBlock) {
       const long cols = std::min(kBlock, view.cols - j);
-      Panel<S> columns = panel;
+      RowPanel<S> columns = panel;
       columns.data = panel.column(j);
       columns.rows = view.rows;
       columns.cols = cols;
@@ -28,10 +28,10 @@ void for_blocks(Pool& pool, View<S> view, Panel<S> panel, const Body& body) {
 // Overwrite the k reflectors in `a` by the leading `cols` columns of Q = H_1 ... H_k. It goes
 // backwards: reflectors meet zeros and ones in the columns before their own.
 template <class S>
-void form_in_place(Pool& pool, Panel<S> a, const S* tau, long k, long cols) {
-  constexpr long most = ReflectorGroups<S>::kMost, lanes = Panel<S>::kLanes;
-  Workspace workspace(Workspace::size<Pack<S>>(Panel<S>::size(a.rows, most)));
-  const Panel<S> v(workspace.take<Pack<S>>(Panel<S>::size(a.rows, most)), a.rows, most);
+void form_in_place(Pool& pool, RowPanel<S> a, const S* tau, long k, long cols) {
+  constexpr long most = ReflectorGroups<S>::kMost, lanes = RowPanel<S>::kLanes;
+  Workspace workspace(Workspace::size<Pack<S>>(RowPanel<S>::size(a.rows, most)));
+  const RowPanel<S> v(workspace.take<Pack<S>>(RowPanel<S>::size(a.rows, most)), a.rows, most);
   const auto make_unit = [&](long j) {
     std::fill_n(a.column(j), a.packs(), Pack<S>::zero());
     a.set(j, j, 1);
@@ -74,12 +74,12 @@ struct PivotedArrays {
   // Load the matrix, its columns multiplied by powers of two where squares might leave the range.
   Scaling load(const QrProblem<S>& problem, Pool& pool) {
     for_blocks(pool, dense(problem.a, problem.m, problem.n, problem.order), a,
-               [](View<S> from, Panel<S> to) { load_panel(from, to); });
+               [](View<S> from, RowPanel<S> to) { load_row_panel(from, to); });
     std::fill(a.column(problem.n), a.data + size(problem), Pack<S>::zero());
     return scale_columns(a, scales);
   }
 
-  Panel<S> a;
+  RowPanel<S> a;
   S* tau;
   int32_t* p;
   T* scales;
@@ -91,8 +91,8 @@ void write_results(const QrProblem<S>& problem, const PivotedArrays<S>& found, b
                    Pool& pool) {
   const long m = problem.m, n = problem.n, k = problem.k();
   const Order order = problem.order;
-  const Panel<S> a = found.a;
-  const auto store = [](View<S> to, Panel<S> from) { store_panel(from, to); };
+  const RowPanel<S> a = found.a;
+  const auto store = [](View<S> to, RowPanel<S> from) { store_row_panel(from, to); };
   if (problem.r) {
     const View<S> r = dense(problem.r, k, n, order);
     for_blocks(pool, r, a, store);
@@ -151,8 +151,8 @@ void factor_randomized(const QrProblem<S>& problem, Pool& pool) {
   if (!factor_by_sketches(problem, pool)) factor_exactly(problem, pool);
 }
 
-#define INSTANTIATE(S)                                            \
-  template void factor_pivoted<S>(const QrProblem<S>&, Pool&);    \
+#define INSTANTIATE(S, NAME)                                   \
+  template void factor_pivoted<S>(const QrProblem<S>&, Pool&); \
   template void factor_randomized<S>(const QrProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 

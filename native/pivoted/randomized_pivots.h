@@ -16,19 +16,19 @@ class RandomizedFactorization {
   using T = RealOf<S>;
 
   // Of the matrix, which has some columns of zeros more than n.
-  static long matrix_size(long m, long n) { return Panel<S>::size(m, n + kGroup); }
+  static long matrix_size(long m, long n) { return RowPanel<S>::size(m, n + kGroupColumns); }
 
   static size_t workspace(long m, long n) {
     return Sketch<S>::workspace(m, n) + Workspace::size<S>(kMost * kMost) +
-           Workspace::size<Pack<S>>(Panel<S>::size(kMost + kLanes, kMost));
+           Workspace::size<Pack<S>>(RowPanel<S>::size(kMost + kLanes, kMost));
   }
 
   // In the place of `a` come R and the vectors of the reflectors.
-  RandomizedFactorization(Panel<S> a, S* tau, int32_t* p, Workspace& workspace)
+  RandomizedFactorization(RowPanel<S> a, S* tau, int32_t* p, Workspace& workspace)
       : a_(a), k_(std::min(a.rows, a.cols)), tau_(tau), p_(p),
         sketch_(a.rows, a.cols, workspace),
         products_(workspace.take<S>(kMost * kMost)),
-        above_(workspace.take<Pack<S>>(Panel<S>::size(kMost + kLanes, kMost)), kMost + kLanes,
+        above_(workspace.take<Pack<S>>(RowPanel<S>::size(kMost + kLanes, kMost)), kMost + kLanes,
                kMost) {}
 
   // False if what is left is zero to the sketch and is not zero.
@@ -50,7 +50,7 @@ class RandomizedFactorization {
   }
 
  private:
-  static constexpr long kLanes = Panel<S>::kLanes;
+  static constexpr long kLanes = RowPanel<S>::kLanes;
   static constexpr long kMost = Sketch<S>::kMostChosen;
 
   // The first pack of rows that the block changes, and its first row.
@@ -102,16 +102,16 @@ class RandomizedFactorization {
 
   // The products of the block's columns.
   void find_products() {
-    constexpr long cols = kColumns<S>;
+    constexpr long cols = kTargetColumns<S>;
     for (long p = 0; p < width_; p += cols) {
-      for (long g = 0; g < p + cols; g += kGroup) {
-        S products[cols][kGroup];
+      for (long g = 0; g < p + cols; g += kGroupColumns) {
+        S products[cols][kGroupColumns];
         inner_products(a_.column(done_ + g), a_.column(done_ + p), a_.stride, first_pack(),
                        a_.packs(), products);
-        for (long e = 0; e < cols * kGroup; ++e) {
-          const long i = g + e % kGroup, j = p + e / kGroup;
+        for (long e = 0; e < cols * kGroupColumns; ++e) {
+          const long i = g + e % kGroupColumns, j = p + e / kGroupColumns;
           if (i > j || j >= width_) continue;
-          products_[i * kMost + j] = products[e / kGroup][e % kGroup];
+          products_[i * kMost + j] = products[e / kGroupColumns][e % kGroupColumns];
           products_[j * kMost + i] = conjugate(products_[i * kMost + j]);
         }
       }
@@ -152,17 +152,17 @@ class RandomizedFactorization {
 
   // The block's columns become the vectors of its reflectors, and R comes to above_.
   void factor_block() {
-    if (done_ % kLanes == 0 && width_ % kGroup == 0) {
-      Panel<S> block = a_;
+    if (done_ % kLanes == 0 && width_ % kGroupColumns == 0) {
+      RowPanel<S> block = a_;
       block.data = a_.column(done_) + first_pack();
       block.rows = a_.rows - done_;
       block.cols = width_;
-      return factor_panel(block, tau_ + done_, above_);
+      return factor_row_panel(block, tau_ + done_, above_);
     }
     for (long c = 0; c < width_; ++c) {
       const long j = done_ + c;
       for (long i = done_; i < j; ++i) move_above(i, c);
-      const Elimination<S> step = eliminate(a_, j);
+      const ScalarReflector<S> step = eliminate(a_, j);
       tau_[j] = step.tau;
       above_.set(j - top(), c, step.beta);
       const S one[1][1] = {{step.tau}};
@@ -196,7 +196,7 @@ class RandomizedFactorization {
     return true;
   }
 
-  Panel<S> a_;
+  RowPanel<S> a_;
   long k_;
   long done_ = 0;      // reflectors in finished blocks
   long width_ = 0;     // of the block
@@ -205,7 +205,7 @@ class RandomizedFactorization {
   int32_t* p_;
   Sketch<S> sketch_;
   S* products_;        // by rows: of columns i and j at (i, j)
-  Panel<S> above_;     // what was above the diagonal of V
+  RowPanel<S> above_;     // what was above the diagonal of V
 };
 
 }  // namespace jaxqr

@@ -34,40 +34,40 @@ class Sketch {
   static constexpr long kMostChosen = ReflectorGroups<S>::kMost;
 
   static size_t workspace(long m, long n) {
-    return Workspace::size<Pack<S>>(Panel<S>::size(kRows, n)) +
-           Workspace::size<Pack<S>>(Panel<S>::size(m, kRows)) +
-           Workspace::size<Pack<S>>(Panel<S>::size(kRows, kMostChosen)) + Workspace::size<T>(n) +
+    return Workspace::size<Pack<S>>(RowPanel<S>::size(kRows, n)) +
+           Workspace::size<Pack<S>>(RowPanel<S>::size(m, kRows)) +
+           Workspace::size<Pack<S>>(RowPanel<S>::size(kRows, kMostChosen)) + Workspace::size<T>(n) +
            2 * Workspace::size<int32_t>(round_up(n, kSet));
   }
 
   // Of an m x n matrix.
   Sketch(long m, long n, Workspace& workspace)
       : n_(n),
-        y_(workspace.take<Pack<S>>(Panel<S>::size(kRows, n)), kRows, n),
-        g_(workspace.take<Pack<S>>(Panel<S>::size(m, kRows)), m, kRows),
-        x_(workspace.take<Pack<S>>(Panel<S>::size(kRows, kMostChosen)), kRows, kMostChosen),
+        y_(workspace.take<Pack<S>>(RowPanel<S>::size(kRows, n)), kRows, n),
+        g_(workspace.take<Pack<S>>(RowPanel<S>::size(m, kRows)), m, kRows),
+        x_(workspace.take<Pack<S>>(RowPanel<S>::size(kRows, kMostChosen)), kRows, kMostChosen),
         references_(workspace.take<T>(n)),
         candidates_(workspace.take<int32_t>(round_up(n, kSet))),
         winners_(workspace.take<int32_t>(round_up(n, kSet))) {}
 
   // Sketch what is left of `a` once `done` of its rows and columns are.
-  void draw(Pool& pool, Panel<S> a, long done) {
+  void draw(Pool& pool, RowPanel<S> a, long done) {
     const long first = done / kLanes;
     for_ranges(pool, kRows, a.rows - done, [&](long begin, long end) {
       for (long i = begin; i < end; ++i) fill(i, done);
     });
-    constexpr long cols = kColumns<S>;
+    constexpr long cols = kTargetColumns<S>;
     const long cost = cols * kRows / 8 * (a.rows - done);
     for_ranges(pool, ceil_divide(n_ - done, cols), cost, [&](long begin, long end) {
       for (long j = done + begin * cols; j < std::min(n_, done + end * cols); j += cols) {
         for (long l = j; l < std::min(n_, j + cols); ++l) {
           std::fill_n(y_.column(l), y_.packs(), Pack<S>::zero());
         }
-        for (long i = 0; i < kRows; i += kGroup) {
-          S products[cols][kGroup];
+        for (long i = 0; i < kRows; i += kGroupColumns) {
+          S products[cols][kGroupColumns];
           inner_products(g_.column(i), a.column(j), a.stride, first, a.packs(), products);
-          for (long e = 0; e < cols * kGroup && j + e / kGroup < n_; ++e) {
-            y_.set(i + e % kGroup, j + e / kGroup, products[e / kGroup][e % kGroup]);
+          for (long e = 0; e < cols * kGroupColumns && j + e / kGroupColumns < n_; ++e) {
+            y_.set(i + e % kGroupColumns, j + e / kGroupColumns, products[e / kGroupColumns][e % kGroupColumns]);
           }
         }
       }
@@ -101,7 +101,7 @@ class Sketch {
   }
 
   // Find G1 = Y1 R11^-1 for the `count` columns from `first` on. False if R11 is singular.
-  bool eliminate(Panel<S> r11, long top, long first, long count) {
+  bool eliminate(RowPanel<S> r11, long top, long first, long count) {
     for (long c = 0; c < count; ++c) {
       Pack<S>* x = x_.column(c);
       std::copy_n(y_.column(first + c), y_.packs(), x);
@@ -114,18 +114,18 @@ class Sketch {
   }
 
   // Take G1 R12 off column j, whose new entries of R begin at row `first` of `a`.
-  void follow(Panel<S> a, long first, long count, long j) {
+  void follow(RowPanel<S> a, long first, long count, long j) {
     long i = 0;
-    for (; i + kGroup <= count; i += kGroup) {
-      S r[1][kGroup];
-      for (long e = 0; e < kGroup; ++e) r[0][e] = a.get(first + i + e, j);
+    for (; i + kGroupColumns <= count; i += kGroupColumns) {
+      S r[1][kGroupColumns];
+      for (long e = 0; e < kGroupColumns; ++e) r[0][e] = a.get(first + i + e, j);
       subtract_combinations(x_.column(i), r, y_.column(j), y_.stride, 0, y_.packs());
     }
     for (; i < count; ++i) subtract(i, a.get(first + i, j), y_.column(j));
   }
 
  private:
-  static constexpr long kLanes = Panel<S>::kLanes;
+  static constexpr long kLanes = RowPanel<S>::kLanes;
   static constexpr long kRows = kMostChosen + 8;
   static constexpr long kSet = 256;  // columns that are compared with one another
 
@@ -181,8 +181,8 @@ class Sketch {
   }
 
   long n_;
-  Panel<S> y_;      // by columns
-  Panel<S> g_, x_;  // G, by rows, and G1
+  RowPanel<S> y_;      // by columns
+  RowPanel<S> g_, x_;  // G, by rows, and G1
   T* references_;   // squares of the columns' norms when they were last drawn; -1: not known yet
   int32_t *candidates_, *winners_;
   uint64_t drawn_ = 0;

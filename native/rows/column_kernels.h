@@ -6,14 +6,14 @@
 
 #include "rows/row_panel.h"
 #include "common/range.h"
+#include "common/reflector.h"
 
 namespace jaxqr {
 
-// Reflectors that are applied together, and the columns that they are applied to: their products
-// take half of the registers.
-constexpr int kGroup = Panel<float>::kGroup;
+// The columns that a group of reflectors is applied to at a time: their products take half of the
+// registers.
 template <class S>
-constexpr int kColumns = kRegisters / (2 * kGroup * kParts<S>);
+constexpr int kTargetColumns = kRegisters / (2 * kGroupColumns * kParts<S>);
 
 // ------------------------------------------------------------------------------- inner products
 
@@ -122,14 +122,15 @@ JAXQR_INLINE void reflect(const Pack<S>* v, const S (&t)[K][K], Pack<S>* c, long
   subtract_combinations(v, z, c, stride, first, last);
 }
 
-// T of a group of reflectors by columns, (4.2), from tau and the products v_l^H v_p at [p][l].
+// T of a group of up to kGroupColumns reflectors by columns, (4.2), from tau and the products
+// v_l^H v_p at [p][l].
 template <class S>
-inline void group_factor(const S* tau, const S (&products)[kGroup][kGroup],
-                         S (&t)[kGroup][kGroup]) {
-  for (int p = 0; p < kGroup; ++p) {
-    for (int q = 0; q < p; ++q) {
+inline void compute_group_t(const S* tau, const S (&products)[kGroupColumns][kGroupColumns],
+                            S (&t)[kGroupColumns][kGroupColumns], long count = kGroupColumns) {
+  for (long p = 0; p < count; ++p) {
+    for (long q = 0; q < p; ++q) {
       S sum = 0;
-      for (int l = q; l < p; ++l) sum += product(t[l][q], products[p][l]);
+      for (long l = q; l < p; ++l) sum += product(t[l][q], products[p][l]);
       t[p][q] = -product(tau[p], sum);
     }
     t[p][p] = tau[p];
@@ -165,44 +166,23 @@ RealOf<S> squares_of_packs(const Pack<S>* x, long first, long last) {
   return sum<T>(total);
 }
 
-template <class S>
-struct Elimination {
-  S tau;
-  RealOf<S> beta;
-};
-
 // The reflector that annihilates column j below its entry j; the column becomes its vector.
 template <class S>
-Elimination<S> eliminate(Panel<S> panel, long j) {
-  using T = RealOf<S>;
+ScalarReflector<S> eliminate(RowPanel<S> panel, long j) {
   Pack<S>* x = panel.column(j);
-  const long first = j / Panel<S>::kLanes, last = panel.packs();
-  S alpha = panel.get(j, j);
+  const long first = j / RowPanel<S>::kLanes, last = panel.packs();
+  const S alpha = panel.get(j, j);
   panel.set(j, j, 0);
-  const auto squares = [&] {
-    return squares_of_packs(x, first, last) + std::imag(alpha) * std::imag(alpha);
-  };
-  T rest = squares(), power = 1;
-  const auto square_of_norm = [&] { return rest + std::real(alpha) * std::real(alpha); };
-  if (rest == 0 || square_of_norm() < kLeastSquare<T>) {
-    const T below = largest_in_packs(x, first, last);
-    if (below == 0 && std::imag(alpha) == 0) {
-      panel.set(j, j, 1);
-      return {0, std::real(alpha)};
-    }
-    if (square_of_norm() < kLeastSquare<T>) {  // what is left of the column is brought near one
-      const T largest = std::max({below, std::abs(std::real(alpha)), std::abs(std::imag(alpha))});
-      power = power_for(largest);
-      scale_packs(x, first, last, power);
-      alpha *= power;
-      rest = squares();
-    }
-  }
-  const ScalarReflector<S> reflector = reflector_of(alpha, rest);
+  const ScalarReflector<S> reflector = make_reflector_safely(
+      alpha, squares_of_packs(x, first, last), [&] { return largest_in_packs(x, first, last); },
+      [&](RealOf<S> power) {
+        scale_packs(x, first, last, power);
+        return squares_of_packs(x, first, last);
+      });
   const Pack<S> factor = spread(reflector.inverse);
   for (long i = first; i < last; ++i) x[i] = x[i] * factor;
   panel.set(j, j, 1);
-  return {reflector.tau, reflector.beta / power};
+  return reflector;
 }
 
 }  // namespace jaxqr

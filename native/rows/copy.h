@@ -10,7 +10,7 @@ namespace jaxqr {
 
 // The vector of real part e of the rows in a pack; a complex entry has two parts.
 template <class S>
-JAXQR_INLINE Vector<RealOf<S>>& part_of_rows(Panel<S> panel, long pack, long e) {
+JAXQR_INLINE Vector<RealOf<S>>& part_of_rows(RowPanel<S> panel, long pack, long e) {
   Pack<S>* entry = panel.data + e / kParts<S> * panel.stride + pack;
   return reinterpret_cast<Vector<RealOf<S>>*>(entry)[e % kParts<S>];
 }
@@ -28,7 +28,7 @@ JAXQR_INLINE bool squares_fit(long length, long step, long reach) {
 }
 
 template <class S>
-JAXQR_INLINE bool load_rows(const RealOf<S>* from, long step, long reach, Panel<S> to, long pack) {
+JAXQR_INLINE bool load_rows_by_squares(const RealOf<S>* from, long step, long reach, RowPanel<S> to, long pack) {
   using T = RealOf<S>;
   constexpr int width = kWidth<T>;
   const long length = to.cols * kParts<S>;
@@ -50,7 +50,7 @@ JAXQR_INLINE bool load_rows(const RealOf<S>* from, long step, long reach, Panel<
 }
 
 template <class S>
-JAXQR_INLINE bool store_rows(Panel<S> from, long pack, RealOf<S>* to, long step, long reach) {
+JAXQR_INLINE bool store_rows_by_squares(RowPanel<S> from, long pack, RealOf<S>* to, long step, long reach) {
   using T = RealOf<S>;
   constexpr int width = kWidth<T>;
   const long length = from.cols * kParts<S>;
@@ -75,7 +75,7 @@ JAXQR_INLINE bool store_rows(Panel<S> from, long pack, RealOf<S>* to, long step,
 
 // Store one pack's rows at the rows of `to` from `first` on, as many of them as it has.
 template <class S>
-JAXQR_INLINE void store_pack_rows(Panel<S> from, long pack, View<S> to, long first) {
+JAXQR_INLINE void store_pack_rows(RowPanel<S> from, long pack, View<S> to, long first) {
   using T = RealOf<S>;
   constexpr long width = kWidth<T>;
   const long rows = std::min(width, to.rows - first);
@@ -83,7 +83,7 @@ JAXQR_INLINE void store_pack_rows(Panel<S> from, long pack, View<S> to, long fir
     const bool dense = to.ld == to.cols;
     const long reach = dense ? (to.rows - first) * to.cols * kParts<S> : 0;
     T* start = reinterpret_cast<T*>(&to(first, 0));
-    if (store_rows(from, pack, start, to.ld * kParts<S>, reach)) return;
+    if (store_rows_by_squares(from, pack, start, to.ld * kParts<S>, reach)) return;
   }
   for (long j = 0; j < from.cols; ++j) {
     if (rows == width && to.order == Order::kColumns) {
@@ -95,14 +95,14 @@ JAXQR_INLINE void store_pack_rows(Panel<S> from, long pack, View<S> to, long fir
 }
 
 template <class S>
-JAXQR_INLINE void load_pack_rows(View<S> from, long first, Panel<S> to, long pack) {
+JAXQR_INLINE void load_pack_rows(View<S> from, long first, RowPanel<S> to, long pack) {
   using T = RealOf<S>;
   constexpr long width = kWidth<T>;
   const long rows = std::min(width, from.rows - first);
   if (rows == width && from.order == Order::kRows) {
     const long reach = ((from.rows - first - 1) * from.ld + from.cols) * kParts<S>;
     const T* start = reinterpret_cast<const T*>(&from(first, 0));
-    if (load_rows(start, from.ld * kParts<S>, reach, to, pack)) return;
+    if (load_rows_by_squares(start, from.ld * kParts<S>, reach, to, pack)) return;
   }
   for (long j = 0; j < from.cols; ++j) {
     if (rows == width && from.order == Order::kColumns) {

@@ -63,46 +63,46 @@ JAXQR_INLINE void for_columns(long cols, Body body) {
 }  // namespace
 
 template <class S>
-void load_panel(View<S> from, Panel<S> to) {
-  for (long i = 0; i < to.packs(); ++i) load_pack_rows(from, i * Panel<S>::kLanes, to, i);
-  for (long j = to.cols; j % kGroup; ++j) {
+void load_row_panel(View<S> from, RowPanel<S> to) {
+  for (long i = 0; i < to.packs(); ++i) load_pack_rows(from, i * RowPanel<S>::kLanes, to, i);
+  for (long j = to.cols; j % kGroupColumns; ++j) {
     std::fill_n(to.column(j), to.packs(), Pack<S>::zero());
   }
 }
 
 template <class S>
-void store_panel(Panel<S> from, View<S> to) {
-  for (long i = 0; i < from.packs(); ++i) store_pack_rows(from, i, to, i * Panel<S>::kLanes);
+void store_row_panel(RowPanel<S> from, View<S> to) {
+  for (long i = 0; i < from.packs(); ++i) store_pack_rows(from, i, to, i * RowPanel<S>::kLanes);
 }
 
 // Left-looking: every group of columns receives the groups of reflectors before it, then is
 // factored itself.
 template <class S>
-void factor_panel(Panel<S> panel, S* tau, Panel<S> r) {
-  S t[Panel<S>::kMostColumns / kGroup][kGroup][kGroup];
-  for (long c = 0; c < panel.cols; c += kGroup) {
-    for (long g = 0; g < c; g += kGroup) {
-      for (long p = c; p < c + kGroup; p += kColumns<S>) {
-        reflect<kGroup, kColumns<S>>(panel.column(g), t[g / kGroup], panel.column(p),
-                                     panel.stride, g / Panel<S>::kLanes, panel.packs());
+void factor_row_panel(RowPanel<S> panel, S* tau, RowPanel<S> r) {
+  S t[RowPanel<S>::kMostColumns / kGroupColumns][kGroupColumns][kGroupColumns];
+  for (long c = 0; c < panel.cols; c += kGroupColumns) {
+    for (long g = 0; g < c; g += kGroupColumns) {
+      for (long p = c; p < c + kGroupColumns; p += kTargetColumns<S>) {
+        reflect<kGroupColumns, kTargetColumns<S>>(panel.column(g), t[g / kGroupColumns], panel.column(p),
+                                     panel.stride, g / RowPanel<S>::kLanes, panel.packs());
       }
     }
-    PanelGroup<S> group(panel, c, tau, r);
-    const long count = std::min<long>(kGroup, panel.cols - c);
+    ColumnGroup<S> group(panel, c, tau, r);
+    const long count = std::min<long>(kGroupColumns, panel.cols - c);
     group.eliminate(count);
-    if (c + count < panel.cols) group.triangular_factor(t[c / kGroup]);
+    if (c + count < panel.cols) group.compute_t(t[c / kGroupColumns]);
   }
 }
 
 template <class S>
-void gram(Panel<S> v, Panel<S> t) {
-  for (long p = 0; p < v.cols; p += kColumns<S>) {
-    for (long g = 0; g < p + kColumns<S>; g += kGroup) {
-      S products[kColumns<S>][kGroup];
-      inner_products(v.column(g), v.column(p), v.stride, p / Panel<S>::kLanes, v.packs(),
+void compute_gram(RowPanel<S> v, RowPanel<S> t) {
+  for (long p = 0; p < v.cols; p += kTargetColumns<S>) {
+    for (long g = 0; g < p + kTargetColumns<S>; g += kGroupColumns) {
+      S products[kTargetColumns<S>][kGroupColumns];
+      inner_products(v.column(g), v.column(p), v.stride, p / RowPanel<S>::kLanes, v.packs(),
                      products);
-      for (long e = 0; e < kColumns<S> * kGroup; ++e) {
-        t.set(g + e % kGroup, p + e / kGroup, products[e / kGroup][e % kGroup]);
+      for (long e = 0; e < kTargetColumns<S> * kGroupColumns; ++e) {
+        t.set(g + e % kGroupColumns, p + e / kGroupColumns, products[e / kGroupColumns][e % kGroupColumns]);
       }
     }
   }
@@ -111,39 +111,36 @@ void gram(Panel<S> v, Panel<S> t) {
 // T of a group of columns: above the group it is -T G T_g, with T of the columns before, the
 // products G of these with the group, and T_g of the group itself.
 template <class S>
-void triangular_factor(const S* tau, Panel<S> t) {
-  Pack<S> space[kMostReflectors * Panel<S>::stride_for(kGroup)];
-  for (long c = 0; c < t.cols; c += kGroup) {
-    S own[kGroup][kGroup] = {};  // by columns
-    for (int p = 0; p < kGroup && c + p < t.cols; ++p) {
-      for (int q = 0; q < p; ++q) {
-        S total = 0;
-        for (int l = q; l < p; ++l) total += product(own[l][q], t.get(c + l, c + p));
-        own[p][q] = -product(tau[c + p], total);
-      }
-      own[p][p] = tau[c + p];
+void compute_t_factor(const S* tau, RowPanel<S> t) {
+  Pack<S> space[kMostReflectors * RowPanel<S>::stride_for(kGroupColumns)];
+  for (long c = 0; c < t.cols; c += kGroupColumns) {
+    const long count = std::min<long>(kGroupColumns, t.cols - c);
+    S products[kGroupColumns][kGroupColumns], own[kGroupColumns][kGroupColumns] = {};
+    for (long p = 0; p < count; ++p) {
+      for (long q = 0; q < p; ++q) products[p][q] = t.get(c + q, c + p);
     }
-    const Panel<S> weights(space, kGroup, c);  // G T_g, by rows
+    compute_group_t(tau + c, products, own, count);
+    const RowPanel<S> weights(space, kGroupColumns, c);  // G T_g, by rows
     for (long k = 0; k < c; ++k) {
-      for (int p = 0; p < kGroup; ++p) {
+      for (int p = 0; p < kGroupColumns; ++p) {
         S total = 0;
         for (int q = 0; q <= p; ++q) total += product(t.get(k, c + q), own[p][q]);
         weights.set(p, k, total);
       }
     }
     for (long i = 0; i < t.packs(); ++i) {
-      const long before = std::min(c, i * Panel<S>::kLanes);  // T is zero there
-      combine_packs<kGroup, true, false>(t.column(before) + i, t.stride, weights.entry(0, before),
+      const long before = std::min(c, i * RowPanel<S>::kLanes);  // T is zero there
+      combine_packs<kGroupColumns, true, false>(t.column(before) + i, t.stride, weights.entry(0, before),
                                          weights.stride, c - before, t.column(c) + i, t.stride);
     }
-    for (int p = 0; p < kGroup && c + p < t.cols; ++p) {
-      for (int q = 0; q <= p; ++q) t.set(c + q, c + p, own[p][q]);
+    for (long p = 0; p < count; ++p) {
+      for (long q = 0; q <= p; ++q) t.set(c + q, c + p, own[p][q]);
     }
   }
 }
 
 template <class S>
-void multiply_triangle(Panel<S> u, [[maybe_unused]] bool conjugated, Panel<S> x, Panel<S> to) {
+void multiply_triangle(RowPanel<S> u, [[maybe_unused]] bool conjugated, RowPanel<S> x, RowPanel<S> to) {
   for (long i = 0; i < x.packs(); ++i) {
     for_columns<S>(u.cols, [&](long c, auto width) {
       const Pack<S>* from = x.column(c) + i;
@@ -162,27 +159,27 @@ void multiply_triangle(Panel<S> u, [[maybe_unused]] bool conjugated, Panel<S> x,
 
 // This goes row by row of packs, through a line of all columns: rows in memory want them together.
 template <class S>
-void store_product(Panel<S> v, Panel<S> z, View<S> q) {
-  Pack<S> line[Panel<S>::kMostColumns];
-  const Panel<S> row(line, Panel<S>::kLanes, v.cols);
+void store_product(RowPanel<S> v, RowPanel<S> z, View<S> q) {
+  Pack<S> line[RowPanel<S>::kMostColumns];
+  const RowPanel<S> row(line, RowPanel<S>::kLanes, v.cols);
   for (long i = 0; i < v.packs(); ++i) {
-    const long inner = std::min(v.cols, (i + 1) * Panel<S>::kLanes);  // V is zero above
+    const long inner = std::min(v.cols, (i + 1) * RowPanel<S>::kLanes);  // V is zero above
     for_columns<S>(v.cols, [&](long c, auto width) {
       combine_packs<decltype(width)::value, true, false>(v.data + i, v.stride, z.entry(c, 0),
                                                          z.stride, inner, line + c, 1);
     });
-    store_pack_rows(row, 0, q, i * Panel<S>::kLanes);
+    store_pack_rows(row, 0, q, i * RowPanel<S>::kLanes);
   }
 }
 
-#define INSTANTIATE(S)                                              \
-  template void load_panel<S>(View<S>, Panel<S>);                         \
-  template void store_panel<S>(Panel<S>, View<S>);                        \
-  template void factor_panel<S>(Panel<S>, S*, Panel<S>);            \
-  template void gram<S>(Panel<S>, Panel<S>);                        \
-  template void triangular_factor<S>(const S*, Panel<S>);           \
-  template void multiply_triangle<S>(Panel<S>, bool, Panel<S>, Panel<S>); \
-  template void store_product<S>(Panel<S>, Panel<S>, View<S>);
+#define INSTANTIATE(S, NAME)                                                       \
+  template void load_row_panel<S>(View<S>, RowPanel<S>);                           \
+  template void store_row_panel<S>(RowPanel<S>, View<S>);                          \
+  template void factor_row_panel<S>(RowPanel<S>, S*, RowPanel<S>);                 \
+  template void compute_gram<S>(RowPanel<S>, RowPanel<S>);                         \
+  template void compute_t_factor<S>(const S*, RowPanel<S>);                        \
+  template void multiply_triangle<S>(RowPanel<S>, bool, RowPanel<S>, RowPanel<S>); \
+  template void store_product<S>(RowPanel<S>, RowPanel<S>, View<S>);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

@@ -1,4 +1,4 @@
-// What the kernels for matrices of few columns share.
+// Row panels that are small squares, triangles in them, and the scaling of a panel's columns.
 #pragma once
 
 #include "rows/row_panel.h"
@@ -7,24 +7,28 @@
 
 namespace jaxqr {
 
-// The upper triangle of a square, with or without zeros below it.
+// What a triangle leaves below its diagonal: zeros, or what is there.
+enum class Below { kZero, kUntouched };
+
 template <class S>
-void copy_upper(Panel<S> r, View<S> to, bool zeros) {
+void store_upper_triangle(RowPanel<S> r, View<S> to, Below below) {
   for (long i = 0; i < to.rows; ++i) {
-    for (long j = zeros ? 0 : i; j < to.cols; ++j) to(i, j) = j < i ? S(0) : r.get(i, j);
+    for (long j = below == Below::kZero ? 0 : i; j < to.cols; ++j) {
+      to(i, j) = j < i ? S(0) : r.get(i, j);
+    }
   }
 }
 
 // The largest magnitude of the real numbers in column j.
 template <class S>
-RealOf<S> largest_in_column(Panel<S> panel, long j) {
+RealOf<S> largest_in_column(RowPanel<S> panel, long j) {
   const auto* column = reinterpret_cast<const RealOf<S>*>(panel.column(j));
   return largest_magnitude(column, panel.packs() * panel.kLanes * kParts<S>);
 }
 
 // Multiply column j by factor(j).
 template <class S, class Factor>
-void multiply_columns(Panel<S> panel, const Factor& factor) {
+void multiply_columns(RowPanel<S> panel, const Factor& factor) {
   for (long j = 0; j < panel.cols; ++j) {
     const auto by = broadcast(factor(j));
     for (long i = 0; i < panel.packs(); ++i) panel.column(j)[i] = scale(panel.column(j)[i], by);
@@ -34,7 +38,7 @@ void multiply_columns(Panel<S> panel, const Factor& factor) {
 // Multiply the columns of a panel by powers of two, where squares might leave the range of the
 // type, and tell them.
 template <class S>
-Scaling scale_columns(Panel<S> panel, RealOf<S>* scales) {
+Scaling scale_columns(RowPanel<S> panel, RealOf<S>* scales) {
   Scaling scaling;
   for (long j = 0; j < panel.cols; ++j) {
     scales[j] = scale_for(largest_in_column(panel, j));
@@ -48,16 +52,16 @@ Scaling scale_columns(Panel<S> panel, RealOf<S>* scales) {
 
 // Room for a square panel of side n, by rows or by columns, as `multiply_triangle` wants it.
 template <class S>
-Panel<S> take_square(Workspace& workspace, long n) {
+RowPanel<S> take_square_panel(Workspace& workspace, long n) {
   const long side = round_up(n, kSmallMultiple);
-  Panel<S> square(workspace.take<Pack<S>>(Panel<S>::size(side, side)), side, n);
-  std::fill_n(square.data, Panel<S>::size(side, side), Pack<S>::zero());
+  RowPanel<S> square(workspace.take<Pack<S>>(RowPanel<S>::size(side, side)), side, n);
+  std::fill_n(square.data, RowPanel<S>::size(side, side), Pack<S>::zero());
   return square;
 }
 template <class S>
-size_t square_bytes(long n) {
+size_t square_panel_bytes(long n) {
   const long side = round_up(n, kSmallMultiple);
-  return Workspace::size<Pack<S>>(Panel<S>::size(side, side));
+  return Workspace::size<Pack<S>>(RowPanel<S>::size(side, side));
 }
 
 }  // namespace jaxqr

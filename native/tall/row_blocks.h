@@ -1,5 +1,14 @@
-// Matrices of few columns by blocks of rows, whose triangles are stacked and factored in turn
-// (TSQR).
+// Matrices of few columns by blocks of rows, whose triangles are stacked and factored in turn (TSQR):
+//
+//   [A_1]   [Q_1    ] [R_1]         [R_1]   [S_1]
+//   [...] = [  ...  ] [...]   and   [...] = [...] R,   so that the rows of block i of Q are Q_i S_i.
+//   [A_p]   [    Q_p] [R_p]         [R_p]   [S_p]
+//
+// Q_i = I - V T V^H with the reflectors V of block i, whose first n rows are V_1: so
+// Q_i S_i = [S_i; 0] - V T V_1^H S_i.
+//
+// Householder's method on all of A would give other signs, and LAPACK's signs are promised: they are
+// found from Q (find_signs), or the matrix is factored again where rounding may have decided them.
 #pragma once
 
 #include <limits>
@@ -26,9 +35,30 @@ struct Partition {
   long most_rows() const { return std::max(rows, rows_of(blocks - 1)); }
 };
 
-// Matrices whose row blocks are factored on all threads, then the stacks of their triangles:
-// A = diag(Q_1, ..., Q_p) [R_1; ...; R_p] = diag(Q_1, ..., Q_p) [S_1; ...; S_p] R. Until Q is
-// formed, V stays as a panel, if all these fit in the cache, or else where Q will be.
+// The signs of LAPACK's R = D R, and thereby those of its Q = Q D, from the first n rows of Q. By (4.1)
+// these are D + L U with L unit lower and U upper triangular, diag(U) = -D tau and Re tau_j >= 1: that
+// gives the signs as elimination, in place, proceeds, and pivots that are not small. False if rounding
+// may have decided, or if tau_j may have to be zero, as for columns that are zero.
+template <class S>
+bool find_signs(View<S> top, View<S> r, RealOf<S>* signs) {
+  using T = RealOf<S>;
+  constexpr T close = 10 * std::numeric_limits<T>::epsilon();
+  for (long j = 0; j < top.cols; ++j) {
+    const T pivot = std::real(top(j, j));
+    const T size = std::abs(pivot);
+    if (!(size > close && size < 1 - close) || r(j, j) == S(0)) return false;
+    signs[j] = -std::copysign(T(1), pivot);
+    const S inverse = S(1) / (top(j, j) - signs[j]);
+    for (long i = j + 1; i < top.rows; ++i) {
+      const S multiple = top(i, j) * inverse;
+      for (long l = j + 1; l < top.cols; ++l) top(i, l) -= product(multiple, top(j, l));
+    }
+  }
+  return true;
+}
+
+// Factors a batch. Blocks of all its matrices are numbered through: block i of matrix b is
+// b * parts.blocks + i.
 template <class S>
 class RowBlocks {
   using T = RealOf<S>;
@@ -36,132 +66,150 @@ class RowBlocks {
  public:
   static size_t workspace(const QrProblem<S>& problem, const Partition& parts) {
     const Sizes size(problem, parts);
-    return size.kept * square_bytes<S>(problem.n) + Workspace::size<S>(size.kept * size.square) +
-           Workspace::size<Pack<S>>(size.panels) +
-           2 * Workspace::size<S>(size.units * size.square) +
+    return size.kept * square_panel_bytes<S>(problem.n) +
+           Workspace::size<S>(size.kept * size.square) + Workspace::size<Pack<S>>(size.panels) +
+           2 * Workspace::size<S>(size.blocks * size.square) +
            Workspace::size<S>(problem.batch * size.square) +
-           Workspace::size<T>(size.units * problem.n) + Workspace::size<State>(size.units);
+           Workspace::size<T>(size.blocks * problem.n) + Workspace::size<Scaling>(size.blocks) +
+           Workspace::size<Outcome>(problem.batch);
   }
 
   RowBlocks(const QrProblem<S>& problem, const Partition& parts, Workspace& workspace)
       : problem_(problem), parts_(parts), size_(problem, parts) {
-    t_ = workspace.take<char>(size_.kept * square_bytes<S>(problem.n));
+    t_ = workspace.take<char>(size_.kept * square_panel_bytes<S>(problem.n));
     tops_ = workspace.take<S>(size_.kept * size_.square);
     panels_ = workspace.take<Pack<S>>(size_.panels);
-    stacks_ = workspace.take<S>(size_.units * size_.square);
-    stacks_q_ = workspace.take<S>(size_.units * size_.square);
+    stacks_ = workspace.take<S>(size_.blocks * size_.square);
+    stacks_q_ = workspace.take<S>(size_.blocks * size_.square);
     triangles_ = workspace.take<S>(problem.batch * size_.square);
-    scales_ = workspace.take<T>(size_.units * problem.n);
-    states_ = workspace.take<State>(size_.units);
+    scales_ = workspace.take<T>(size_.blocks * problem.n);
+    scalings_ = workspace.take<Scaling>(size_.blocks);
+    outcomes_ = workspace.take<Outcome>(problem.batch);
   }
 
   void run(Pool& pool) {
-    parallel_for(pool, size_.units, [this](long unit) { factor_block(unit); });
-    parallel_for(pool, problem_.batch, [this](long b) { share_scales(b); });
-    QrProblem<S> stacked{problem_.batch, parts_.blocks * problem_.n, problem_.n, Order::kRows,
-                         Pivoting::kNone, stacks_, stacks_q_, nullptr, triangles_};
-    factor_tall(stacked, pool);
+    parallel_for(pool, size_.blocks, [this](long block) { factor_block(block); });
+    parallel_for(pool, problem_.batch, [this](long b) { unify_scales(b); });
+    factor_tall(stacked_problem(), pool);
     parallel_for(pool, problem_.batch, [this](long b) { finish_r(b); });
     if (problem_.q) {
-      parallel_for(pool, size_.units, [this](long unit) { form_block(unit); });
+      parallel_for(pool, size_.blocks, [this](long block) { form_block(block); });
     }
     for (long b = 0; b < problem_.batch; ++b) {
-      if (state(b, 0) == State::kNotFinite) fill_nan(problem_.slice(b, 1));
-      if (state(b, 0) == State::kUndecided) factor_blocked(problem_.slice(b, 1), pool);
+      if (outcomes_[b] == Outcome::kNotFinite) fill_nan(problem_.slice(b, 1));
+      if (outcomes_[b] == Outcome::kUndecided) factor_blocked(problem_.slice(b, 1), pool);
     }
   }
 
  private:
-  // Of a block: whether its columns were multiplied by powers of two, or hold a NaN or an infinity.
-  // In the end the first block's is the matrix's: whether Q and R are found, or signs are undecided.
-  enum class State : char { kPlain, kScaled, kNotFinite, kUndecided };
+  // Of a matrix: whether Q and R are found, are NaN, or have signs that are not certain.
+  enum class Outcome : char { kFound, kNotFinite, kUndecided };
 
   struct Sizes {
-    long units, kept, square, panel, panels;
+    long blocks;  // in all matrices together
+    long kept;    // blocks whose T and V_1 are kept: for signs, every matrix's first one is enough
+    long square;  // scalars in an n x n matrix
+    long panel;   // Packs in a block
+    long panels;  // Packs in all blocks together, if they fit in the cache until Q is formed; or 0
 
     Sizes(const QrProblem<S>& problem, const Partition& parts) {
-      units = problem.batch * parts.blocks;
-      kept = problem.q ? units : problem.batch;  // for signs, every matrix's first block is enough
+      blocks = problem.batch * parts.blocks;
+      kept = problem.q ? blocks : problem.batch;
       square = problem.n * problem.n;
-      panel = Panel<S>::size(parts.most_rows(), problem.n);
+      panel = RowPanel<S>::size(parts.most_rows(), problem.n);
       constexpr long cache = 1 << 23;
-      const bool fit = units * panel * long(sizeof(Pack<S>)) <= cache;
-      panels = problem.q && fit ? units * panel : 0;
+      const bool fit = blocks * panel * long(sizeof(Pack<S>)) <= cache;
+      panels = problem.q && fit ? blocks * panel : 0;
     }
   };
 
-  long slot(long b, long i) const { return problem_.q ? b * parts_.blocks + i : b; }
-  State& state(long b, long i) { return states_[b * parts_.blocks + i]; }
-  T* scales(long b, long i) { return scales_ + (b * parts_.blocks + i) * problem_.n; }
+  // ---------------------------------------------------------------------- where things lie
 
-  Panel<S> t(long b, long i) const {
-    char* place = t_ + slot(b, i) * square_bytes<S>(problem_.n);
-    return {reinterpret_cast<Pack<S>*>(place), round_up(problem_.n, kSmallMultiple), problem_.n};
-  }
-  View<S> rows_of_matrix(S* data, long b, long i) const {
-    View<S> all = dense(data + b * problem_.m * problem_.n, problem_.m, problem_.n, problem_.order);
-    return all.block(i * parts_.rows, 0, parts_.rows_of(i), problem_.n);
-  }
+  long matrix_of(long block) const { return block / parts_.blocks; }
+  long first_block(long b) const { return b * parts_.blocks; }
+  bool is_first(long block) const { return block % parts_.blocks == 0; }
+
+  // The place of a block among those that are kept.
+  long kept_place(long block) const { return problem_.q ? block : matrix_of(block); }
+
+  T* scales(long block) { return scales_ + block * problem_.n; }
   View<S> square(S* squares, long index) const {
     return dense(squares + index * size_.square, problem_.n, problem_.n, Order::kRows);
   }
-
-  // The panel of a block, in `place` unless all panels are kept.
-  Panel<S> panel(long unit, Pack<S>* place) const {
-    if (size_.panels) place = panels_ + unit * size_.panel;
-    return {place, parts_.rows_of(unit % parts_.blocks), problem_.n};
+  View<S> triangle(long block) const { return square(stacks_, block); }  // R_i
+  View<S> factor(long block) const { return square(stacks_q_, block); }  // S_i
+  View<S> top(long block) const { return square(tops_, kept_place(block)); }  // V_1
+  RowPanel<S> t(long block) const {
+    char* place = t_ + kept_place(block) * square_panel_bytes<S>(problem_.n);
+    return {reinterpret_cast<Pack<S>*>(place), round_up(problem_.n, kSmallMultiple), problem_.n};
   }
 
-  void factor_block(long unit) {
-    const long b = unit / parts_.blocks, i = unit % parts_.blocks, n = problem_.n;
-    const long r_size = Panel<S>::size(n, n);
+  // The rows of a block in A or Q.
+  View<S> rows_of(S* matrices, long block) const {
+    const long b = matrix_of(block), i = block - first_block(b);
+    const View<S> all = dense(matrices + b * problem_.m * problem_.n, problem_.m, problem_.n,
+                              problem_.order);
+    return all.block(i * parts_.rows, 0, parts_.rows_of(i), problem_.n);
+  }
+
+  // The panel of a block, in `place` unless all panels are kept.
+  RowPanel<S> panel(long block, Pack<S>* place) const {
+    if (size_.panels) place = panels_ + block * size_.panel;
+    return {place, parts_.rows_of(block % parts_.blocks), problem_.n};
+  }
+
+  // -------------------------------------------------------------------------------------- R
+
+  // R_i, and of what Q_i consists of. Until Q is formed V stays as a panel, if all panels fit in the
+  // cache, or else where Q will be.
+  void factor_block(long block) {
+    const long n = problem_.n, r_size = RowPanel<S>::size(n, n);
     Workspace workspace(Workspace::size<Pack<S>>(size_.panel) + Workspace::size<Pack<S>>(r_size));
-    const Panel<S> v = panel(unit, workspace.take<Pack<S>>(size_.panel));
-    const Panel<S> r(workspace.take<Pack<S>>(r_size), n, n);
+    const RowPanel<S> v = panel(block, workspace.take<Pack<S>>(size_.panel));
+    const RowPanel<S> r(workspace.take<Pack<S>>(r_size), n, n);
     S tau[kTallColumns];
-    load_panel(rows_of_matrix(const_cast<S*>(problem_.a), b, i), v);
-    const Scaling scaling = scale_columns(v, scales(b, i));
-    state(b, i) = !scaling.finite   ? State::kNotFinite
-                  : scaling.needed ? State::kScaled
-                                   : State::kPlain;
-    if (!scaling.finite) {  // zeros instead of its triangle, and nothing of it is looked at
-      std::fill_n(stacks_ + unit * size_.square, size_.square, S(0));
+    load_row_panel(rows_of(const_cast<S*>(problem_.a), block), v);
+    scalings_[block] = scale_columns(v, scales(block));
+    if (!scalings_[block].finite) {  // nothing of it is looked at
+      fill_zero(triangle(block));
       return;
     }
-    factor_panel(v, tau, r);
-    copy_upper(r, square(stacks_, unit), true);
-    if (problem_.q && !size_.panels) store_panel(v, rows_of_matrix(problem_.q, b, i));
-    if (problem_.q || i == 0) {
-      store_panel(v.first_rows(n), square(tops_, slot(b, i)));
-      gram(v, t(b, i));
-      triangular_factor(tau, t(b, i));
+    factor_row_panel(v, tau, r);
+    store_upper_triangle(r, triangle(block), Below::kZero);
+    if (problem_.q && !size_.panels) store_row_panel(v, rows_of(problem_.q, block));
+    if (problem_.q || is_first(block)) {
+      store_row_panel(v.first_rows(n), top(block));
+      compute_gram(v, t(block));
+      compute_t_factor(tau, t(block));
     }
   }
 
   // Let the triangles of a matrix have the same powers of two in their columns: the least ones, as
-  // what is small in a block may be small beside the others. The first block's are the matrix's.
-  void share_scales(long b) {
-    State found = State::kPlain;
-    for (long i = 0; i < parts_.blocks; ++i) found = std::max(found, state(b, i));
-    state(b, 0) = found;
-    if (found != State::kScaled) return;
+  // what is small in a block may be small beside the others. The first block's are the matrix's, and
+  // so is its Scaling.
+  void unify_scales(long b) {
+    const long first = first_block(b), end = first + parts_.blocks;
+    Scaling& all = scalings_[first];
+    for (long block = first; block < end; ++block) {
+      all.finite &= scalings_[block].finite;
+      all.needed |= scalings_[block].needed;
+    }
+    outcomes_[b] = all.finite ? Outcome::kFound : Outcome::kNotFinite;
+    if (!all.finite || !all.needed) return;
     for (long j = 0; j < problem_.n; ++j) {
       constexpr T none = std::numeric_limits<T>::infinity();
       T least = none;
-      for (long i = 0; i < parts_.blocks; ++i) {
-        if (!is_zero_column(triangle(b, i), j)) least = std::min(least, scales(b, i)[j]);
+      for (long block = first; block < end; ++block) {
+        if (!is_zero_column(triangle(block), j)) least = std::min(least, scales(block)[j]);
       }
       if (least == none) least = 1;
-      for (long i = 0; i < parts_.blocks; ++i) {
-        const T change = least / scales(b, i)[j];
-        for (long row = 0; row <= j; ++row) triangle(b, i)(row, j) *= change;
+      for (long block = first; block < end; ++block) {
+        const T change = least / scales(block)[j];
+        for (long row = 0; row <= j; ++row) triangle(block)(row, j) *= change;
       }
-      scales(b, 0)[j] = least;
+      scales(first)[j] = least;
     }
   }
-
-  // A block's, in the stack.
-  View<S> triangle(long b, long i) const { return square(stacks_, b * parts_.blocks + i); }
 
   static bool is_zero_column(View<S> upper, long j) {
     for (long i = 0; i <= j; ++i) {
@@ -170,82 +218,72 @@ class RowBlocks {
     return true;
   }
 
-  // R with LAPACK's signs.
+  QrProblem<S> stacked_problem() const {
+    QrProblem<S> stacked{problem_.batch, parts_.blocks * problem_.n, problem_.n, Order::kRows,
+                         Pivoting::kNone};
+    stacked.a = stacks_;
+    stacked.q = stacks_q_;
+    stacked.r = triangles_;
+    return stacked;
+  }
+
+  // R with LAPACK's signs; and S_i, which is multiplied by the signs, too.
   void finish_r(long b) {
-    if (state(b, 0) == State::kNotFinite) return;
-    const long n = problem_.n, v_size = Panel<S>::size(n, n);
+    if (outcomes_[b] == Outcome::kNotFinite) return;
+    const long n = problem_.n, first = first_block(b), v_size = RowPanel<S>::size(n, n);
     Workspace workspace(Workspace::size<Pack<S>>(v_size) + Workspace::size<S>(size_.square));
-    const Panel<S> v(workspace.take<Pack<S>>(v_size), n, n);
-    load_panel(square(tops_, slot(b, 0)), v);
-    const View<S> top = dense(workspace.take<S>(size_.square), n, n, Order::kRows);
-    form(b, 0, v, top);
+    const RowPanel<S> v(workspace.take<Pack<S>>(v_size), n, n);
+    load_row_panel(top(first), v);
+    const View<S> top_of_q = dense(workspace.take<S>(size_.square), n, n, Order::kRows);
+    form_rows(first, v, top_of_q);
     const View<S> r = square(triangles_, b);
     T signs[kTallColumns];
-    if (!find_signs(top, r, signs)) {
-      state(b, 0) = State::kUndecided;
+    if (!find_signs(top_of_q, r, signs)) {
+      outcomes_[b] = Outcome::kUndecided;
       return;
     }
-    S* stack_q = stacks_q_ + b * parts_.blocks * size_.square;
+    S* stack_q = factor(first).data;
     for (long i = 0; i < parts_.blocks * n; ++i) {
       for (long j = 0; j < n; ++j) stack_q[i * n + j] *= signs[j];
     }
     if (!problem_.r) return;
     const View<S> to = dense(problem_.r + b * size_.square, n, n, problem_.order);
-    const bool scaled = state(b, 0) == State::kScaled;
     for (long j = 0; j < n; ++j) {
-      const T inverse = scaled ? 1 / scales(b, 0)[j] : T(1);
+      const T inverse = scalings_[first].needed ? 1 / scales(first)[j] : T(1);
       for (long i = 0; i < n; ++i) to(i, j) = j < i ? S(0) : signs[i] * r(i, j) * inverse;
     }
   }
 
-  // q := the leading rows of Q_i S_i = [S_i; 0] - V T V_1^H S_i, those that `v` has.
-  void form(long b, long i, Panel<S> v, View<S> q) const {
+  // -------------------------------------------------------------------------------------- Q
+
+  // q := the leading rows of [S_i; 0] - V T V_1^H S_i, those that `v` has.
+  void form_rows(long block, RowPanel<S> v, View<S> q) const {
     const long n = problem_.n;
-    Workspace workspace(3 * square_bytes<S>(n));
-    const Panel<S> c = take_square<S>(workspace, n), top = take_square<S>(workspace, n);
-    const Panel<S> projected = take_square<S>(workspace, n);
-    const auto load_by_rows = [](View<S> from, Panel<S> to) {
-      load_panel({from.data, from.cols, from.rows, from.ld, Order::kColumns}, to);
+    Workspace workspace(3 * square_panel_bytes<S>(n));
+    const RowPanel<S> c = take_square_panel<S>(workspace, n);
+    const RowPanel<S> v1 = take_square_panel<S>(workspace, n);
+    const RowPanel<S> projected = take_square_panel<S>(workspace, n);
+    const auto load_by_rows = [](View<S> from, RowPanel<S> to) {
+      load_row_panel({from.data, from.cols, from.rows, from.ld, Order::kColumns}, to);
     };
-    const View<S> s = square(stacks_q_, b * parts_.blocks + i);
+    const View<S> s = factor(block);
     load_by_rows(s, c.first_rows(n));
-    load_by_rows(square(tops_, slot(b, i)), top.first_rows(n));  // V_1^T by columns
-    multiply_triangle(top, true, c, projected);
-    multiply_triangle(t(b, i), false, projected, c);
+    load_by_rows(top(block), v1.first_rows(n));  // V_1^T by columns
+    multiply_triangle(v1, true, c, projected);
+    multiply_triangle(t(block), false, projected, c);
     store_product(v, c, q);
     for (long p = 0; p < n; ++p) {
       for (long j = 0; j < n; ++j) q(p, j) += s(p, j);
     }
   }
 
-  void form_block(long unit) {
-    const long b = unit / parts_.blocks, i = unit % parts_.blocks;
-    if (state(b, 0) > State::kScaled) return;
+  void form_block(long block) {
+    if (outcomes_[matrix_of(block)] != Outcome::kFound) return;
     Workspace workspace(Workspace::size<Pack<S>>(size_.panel));
-    const Panel<S> v = panel(unit, workspace.take<Pack<S>>(size_.panel));
-    const View<S> q = rows_of_matrix(problem_.q, b, i);
-    if (!size_.panels) load_panel(q, v);
-    form(b, i, v, q);
-  }
-
-  // LAPACK's R is D R with signs D, and its Q is Q D. By (4.1) the top of Q is D + L U with L unit
-  // lower and U upper triangular, diag(U) = -D tau and Re tau_j >= 1: that gives the signs as
-  // elimination proceeds, and pivots that are not small. False if rounding may have decided, or if
-  // tau_j may have to be zero, as for columns that are zero.
-  static bool find_signs(View<S> top, View<S> r, T* signs) {
-    constexpr T close = 10 * std::numeric_limits<T>::epsilon();
-    for (long j = 0; j < top.cols; ++j) {
-      const T pivot = std::real(top(j, j));
-      const T size = std::abs(pivot);
-      if (!(size > close && size < 1 - close) || r(j, j) == S(0)) return false;
-      signs[j] = -std::copysign(T(1), pivot);
-      const S inverse = S(1) / (top(j, j) - signs[j]);
-      for (long i = j + 1; i < top.rows; ++i) {
-        const S multiple = top(i, j) * inverse;
-        for (long l = j + 1; l < top.cols; ++l) top(i, l) -= product(multiple, top(j, l));
-      }
-    }
-    return true;
+    const RowPanel<S> v = panel(block, workspace.take<Pack<S>>(size_.panel));
+    const View<S> q = rows_of(problem_.q, block);
+    if (!size_.panels) load_row_panel(q, v);
+    form_rows(block, v, q);
   }
 
   QrProblem<S> problem_;
@@ -255,7 +293,8 @@ class RowBlocks {
   Pack<S>* panels_;
   S *tops_, *stacks_, *stacks_q_, *triangles_;
   T* scales_;  // of the columns of each block
-  State* states_;
+  Scaling* scalings_;
+  Outcome* outcomes_;
 };
 
 }  // namespace jaxqr

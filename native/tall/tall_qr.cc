@@ -6,12 +6,12 @@ namespace {
 
 // Q = E - V Z with Z = T V_1^H.
 template <class S>
-void form_q(Panel<S> v, const S* tau, View<S> q, Workspace& workspace) {
+void form_q(RowPanel<S> v, const S* tau, View<S> q, Workspace& workspace) {
   const long n = v.cols;
-  const Panel<S> t = take_square<S>(workspace, n), z = take_square<S>(workspace, n);
-  const Panel<S> top = take_square<S>(workspace, n);  // V_1^H by rows: V_1 by columns
-  gram(v, t);
-  triangular_factor(tau, t);
+  const RowPanel<S> t = take_square_panel<S>(workspace, n), z = take_square_panel<S>(workspace, n);
+  const RowPanel<S> top = take_square_panel<S>(workspace, n);  // V_1^H by rows: V_1 by columns
+  compute_gram(v, t);
+  compute_t_factor(tau, t);
   for (long j = 0; j < n; ++j) {
     for (long i = 0; i < std::min(top.packs(), v.packs()); ++i) {
       top.column(j)[i] = conj<S>(v.column(j)[i]);
@@ -25,26 +25,26 @@ void form_q(Panel<S> v, const S* tau, View<S> q, Workspace& workspace) {
 template <class S>
 void factor_single(const QrProblem<S>& problem) {
   const long m = problem.m, n = problem.n;
-  const long v_size = Panel<S>::size(m, n), r_size = Panel<S>::size(n, n);
+  const long v_size = RowPanel<S>::size(m, n), r_size = RowPanel<S>::size(n, n);
   Workspace workspace(Workspace::size<Pack<S>>(v_size) + Workspace::size<Pack<S>>(r_size) +
-                      (problem.q ? 3 * square_bytes<S>(n) : 0));
-  const Panel<S> v(workspace.take<Pack<S>>(v_size), m, n);
-  const Panel<S> r(workspace.take<Pack<S>>(r_size), n, n);
+                      (problem.q ? 3 * square_panel_bytes<S>(n) : 0));
+  const RowPanel<S> v(workspace.take<Pack<S>>(v_size), m, n);
+  const RowPanel<S> r(workspace.take<Pack<S>>(r_size), n, n);
 
-  load_panel(dense(problem.a, m, n, problem.order), v);
+  load_row_panel(dense(problem.a, m, n, problem.order), v);
   RealOf<S> scales[kTallColumns];
   const Scaling scaling = scale_columns(v, scales);
   if (!scaling.finite) return fill_nan(problem);
 
   S some_tau[kTallColumns];
   S* tau = problem.tau ? problem.tau : some_tau;
-  factor_panel(v, tau, r);
+  factor_row_panel(v, tau, r);
   if (scaling.needed) multiply_columns(r, [&](long j) { return 1 / scales[j]; });
-  if (problem.r) copy_upper(r, dense(problem.r, n, n, problem.order), true);
+  if (problem.r) store_upper_triangle(r, dense(problem.r, n, n, problem.order), Below::kZero);
   if (problem.h) {
     const View<S> h = dense(problem.h, m, n, problem.order);
-    store_panel(v, h);
-    copy_upper(r, h.block(0, 0, n, n), false);
+    store_row_panel(v, h);
+    store_upper_triangle(r, h.block(0, 0, n, n), Below::kUntouched);
   }
   if (problem.q) form_q(v, tau, dense(problem.q, m, n, problem.order), workspace);
 }
@@ -67,7 +67,7 @@ void factor_tall(const QrProblem<S>& problem, Pool& pool) {
   }
 }
 
-#define INSTANTIATE(S) template void factor_tall<S>(const QrProblem<S>&, Pool&);
+#define INSTANTIATE(S, NAME) template void factor_tall<S>(const QrProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

@@ -138,9 +138,9 @@ extern "C" void test_derivative(char letter, long batch, long m, long n, bool tr
     problem.dr = static_cast<S*>(dr);
     Threads pool;
     if (forward) {
-      tangent(problem, pool);
+      compute_tangent(problem, pool);
     } else {
-      cotangent(problem, pool);
+      compute_cotangent(problem, pool);
     }
   });
 }
@@ -166,7 +166,7 @@ extern "C" void test_pseudoinverse(char letter, long batch, long m, long n, long
     problem.v = static_cast<const S*>(v);
     problem.out = static_cast<S*>(out);
     Threads pool;
-    pseudoinverse(problem, pool);
+    apply_pseudoinverse(problem, pool);
   });
 }
 
@@ -182,7 +182,7 @@ extern "C" void test_least_squares(char letter, long batch, long m, long n, long
     problem.residuals = static_cast<RealOf<S>*>(residuals);
     problem.rank = rank;
     Threads pool;
-    least_squares(problem, pool);
+    solve_least_squares(problem, pool);
   });
 }
 
