@@ -1,9 +1,9 @@
 // Which kernel computes a problem: the one place where shape decides.
 #include <algorithm>
 
-#include "kernels.h"
 #include "common/scalars.h"
 #include "common/workspace.h"
+#include "kernels.h"
 
 // Tests may build with less.
 #ifndef JAXQR_LEAST_RANDOMIZED

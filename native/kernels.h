@@ -1,5 +1,6 @@
-// The kernels that dispatch.cc chooses from. Every one makes a matrix with a NaN or an infinity NaN,
-// and multiplies columns whose squares might leave the range of the type by powers of two (range.h).
+// The kernels that dispatch.cc chooses from. Every one makes a matrix with a NaN or an infinity
+// NaN, and multiplies columns whose squares might leave the range of the type by powers of two
+// (range.h).
 #pragma once
 
 #include "common/problems.h"

@@ -101,8 +101,7 @@ JAXQR_INLINE void each_packed(const T* from, long length, int count, const Place
 
 // Pack `count` <= kWidth matrices of `length` reals each.
 template <class T>
-void pack(const T* from, long length, int count, const Place* place, long readable,
-          Vector<T>* to) {
+void pack(const T* from, long length, int count, const Place* place, long readable, Vector<T>* to) {
   each_packed<T>(from, length, count, place, readable, [=](Place at, Vector<T> x) { to[at] = x; });
 }
 

@@ -25,11 +25,11 @@ JAXQR_INLINE Vector<T> with_opposite_sign(Vector<T> x, Vector<T> of) {
   return reinterpret_cast<Vector<T>>(reinterpret_cast<Mask<T>>(x) | opposite);
 }
 
-// The reflector of a column with `alpha` on the diagonal; `square` is that of its norm from there on.
-// It is the identity in the `trivial` lanes, in which there is nothing to annihilate.
+// The reflector of a column with `alpha` on the diagonal; `square` is that of its norm from there
+// on. It is the identity in the `trivial` lanes, in which there is nothing to annihilate.
 template <class S>
 JAXQR_INLINE PackReflector<S> make_reflector(Pack<S> alpha, Vector<RealOf<S>> square,
-                                         Mask<RealOf<S>> trivial) {
+                                             Mask<RealOf<S>> trivial) {
   using T = RealOf<S>;
   const Vector<T> norm = square_root<T>(square);
   const Vector<T> beta = trivial ? alpha.re : with_opposite_sign<T>(norm, alpha.re);
@@ -78,7 +78,8 @@ class BatchPanelQr {
     for (int c = 0; c < P; ++c) products_[c] = Pack<S>::zero();
   }
 
-  // Call add(i), which adds to the products, for the rows from i on: of many, sums are made of sums.
+  // Call add(i), which adds to the products, for the rows from i on: of many, sums are made of
+  // sums.
   template <class Add>
   JAXQR_INLINE void add_rows(long i, const Add& add) {
     if (rows_ - i <= kSumTerms) {
@@ -117,19 +118,11 @@ class BatchPanelQr {
     Vector<T> square = products_[C].re + abs2(top[C]), inverse = broadcast(T(1));
     Mask<T> trivial = products_[C].re == 0;
     const bool nothing_below = !kIsComplex<S> && C + 1 == rows_;
-    if (!nothing_below &&
-        __builtin_expect(any<T>(trivial | small_squares<T>(square)), false)) {
-      const Inspection<S> found = inspect_column<S>(top + C, rows_ - C, square, rescue_);
+    if (!nothing_below && __builtin_expect(any<T>(trivial | small_squares<T>(square)), false)) {
+      const Inspection<S> found = inspect<C>(top, square);
       trivial = found.trivial;
       square = found.square;
       inverse = found.inverse;
-      const Mask<T> changed = inverse != 1;
-      if (any<T>(changed)) {
-        Pack<S> products[P];
-        std::copy(products_, products_ + P, products);
-        multiply_anew(top, rows_ - C, C, changed, products);
-        std::copy(products, products + P, products_);
-      }
     }
     const PackReflector<S> reflector = make_reflector<S>(top[C], square, trivial);
     tau_[C] = reflector.tau;
@@ -155,6 +148,20 @@ class BatchPanelQr {
       if constexpr (C + 1 < P) gather<C + 1>(row(i));
     });
     if constexpr (C + 1 < P) eliminate<C + 1>(count);
+  }
+
+  // Look at column C, which begins at row `top`, where its squares are zero or too small.
+  template <int C>
+  JAXQR_INLINE Inspection<S> inspect(Pack<S>* top, Vector<T> square) {
+    const Inspection<S> found = inspect_column<S>(top + C, rows_ - C, square, rescue_);
+    const Mask<T> changed = found.inverse != 1;
+    if (any<T>(changed)) {
+      Pack<S> products[P];
+      std::copy(products_, products_ + P, products);
+      multiply_anew(top, rows_ - C, C, changed, products);
+      std::copy(products, products + P, products_);
+    }
+    return found;
   }
 
   // The products of a column that was multiplied, where it was. This object must stay in registers,
@@ -186,7 +193,7 @@ class BatchPanelQr {
 
 template <class S, int P>
 __attribute__((noinline)) void factor_batch_panel(Pack<S>* x, long rows, long count, Pack<S>* tau,
-                                            Pack<S>* gram, Rescue<RealOf<S>>& rescue) {
+                                                  Pack<S>* gram, Rescue<RealOf<S>>& rescue) {
   BatchPanelQr<S, P>(x, rows, tau, gram, rescue).run(count);
 }
 

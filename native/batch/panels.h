@@ -13,16 +13,14 @@ namespace jaxqr {
 template <class S>
 constexpr int kPanelColumns = kIsComplex<S> ? 2 : 4;
 
-// A packed matrix: panels of kPanelColumns columns, each stored row by row. What is read together lies
-// together; by rows or by columns the strides would often be powers of two, bad for the cache.
+// A packed matrix: panels of kPanelColumns columns, each stored row by row. What is read together
+// lies together; by rows or by columns the strides would often be powers of two, bad for the cache.
 template <class S>
 struct BatchPanels {
   Pack<S>* data;
   long rows;
 
-  static long size(long rows, long cols) {
-    return rows * round_up(cols, kPanelColumns<S>);
-  }
+  static long size(long rows, long cols) { return rows * round_up(cols, kPanelColumns<S>); }
   long index(long i, long j) const {
     return (j / kPanelColumns<S> * rows + i) * kPanelColumns<S> + j % kPanelColumns<S>;
   }
@@ -35,9 +33,12 @@ struct BatchReflectors {
   BatchPanels<S> v;
   long count;
   Pack<S>* tau;
-  Pack<S>* gram;  // v_j^H v_i at gram[j * kPanelColumns + i % kPanelColumns], for i < j of the same panel
+  Pack<S>* gram;  // v_j^H v_i at gram[j * kPanelColumns + i % kPanelColumns], for i < j of the same
+                  // panel
 
-  const Pack<S>* gram_from(long j) const { return gram + j * kPanelColumns<S> + j % kPanelColumns<S>; }
+  const Pack<S>* gram_from(long j) const {
+    return gram + j * kPanelColumns<S> + j % kPanelColumns<S>;
+  }
 };
 
 // The sum of the squares of a column.
@@ -109,7 +110,7 @@ struct Rescue {
 // What is found of a column whose squares are zero or too small in some lanes.
 template <class S>
 struct Inspection {
-  Mask<RealOf<S>> trivial;           // there is nothing to annihilate
+  Mask<RealOf<S>> trivial;            // there is nothing to annihilate
   Vector<RealOf<S>> square, inverse;  // of its norm; of what it was multiplied by
 };
 

@@ -18,8 +18,14 @@ class BatchPivotedQr {
   // Room for 2 n squares of norms, n powers of two and, in every lane, n column numbers. In a
   // careful attempt `scales` are the powers of two that the columns were multiplied by.
   BatchPivotedQr(const BatchReflectors<S>& h, long n, Vector<T>* squares, Vector<T>* powers,
-                Vector<T>* scales, int32_t* p, Rescue<T>& rescue)
-      : h_(h), n_(n), left_(squares), exact_(squares + n), powers_(powers), scales_(scales), p_(p),
+                 Vector<T>* scales, int32_t* p, Rescue<T>& rescue)
+      : h_(h),
+        n_(n),
+        left_(squares),
+        exact_(squares + n),
+        powers_(powers),
+        scales_(scales),
+        p_(p),
         rescue_(rescue) {}
 
   void run() {
@@ -130,7 +136,8 @@ class BatchPivotedQr {
     const PackReflector<S> reflector = make_reflector<S>(*x, found.square, found.trivial);
     h_.tau[j] = reflector.tau;
     *x = from_real<S>(reflector.beta * found.inverse);
-    for (long i = 1; i < length; ++i) x[i * kPanelColumns<S>] = x[i * kPanelColumns<S>] * reflector.inverse;
+    for (long i = 1; i < length; ++i)
+      x[i * kPanelColumns<S>] = x[i * kPanelColumns<S>] * reflector.inverse;
     for (long c = j + 1, end; c < n_; c = end) {
       end = std::min(n_, (c / kPanelColumns<S> + 1) * kPanelColumns<S>);
       with_width<kPanelColumns<S>>(end - c, [&](auto width) {

@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "batch/packing.h"
-#include "batch/sweeps.h"
 #include "batch/places.h"
+#include "batch/sweeps.h"
 #include "common/workspace.h"
 
 namespace jaxqr {
@@ -32,8 +32,8 @@ template <class S>
 class ReflectorBuffer {
  public:
   static size_t bytes(long m, long cols, long k) {
-    return Workspace::size<Pack<S>>(BatchPanels<S>::size(m, cols) + 1) + Workspace::size<Pack<S>>(k) +
-           Workspace::size<Pack<S>>(k * kPanelColumns<S>);
+    return Workspace::size<Pack<S>>(BatchPanels<S>::size(m, cols) + 1) +
+           Workspace::size<Pack<S>>(k) + Workspace::size<Pack<S>>(k * kPanelColumns<S>);
   }
 
   ReflectorBuffer(long m, long cols, long k, Workspace& memory)
@@ -44,8 +44,8 @@ class ReflectorBuffer {
            memory.take<Pack<S>>(k * kPanelColumns<S>)} {}
 
   // Load the first group of `rest` matrices: its reflectors, or those of Q's complex conjugate.
-  const BatchReflectors<S>& load(const S* v, const S* tau, long rest, const ReflectorPlaces<S>& places,
-                            bool conjugate) {
+  const BatchReflectors<S>& load(const S* v, const S* tau, long rest,
+                                 const ReflectorPlaces<S>& places, bool conjugate) {
     using T = RealOf<S>;
     const int count = filled_lanes<T>(rest);
     const long length = h_.v.rows * cols_ * kParts<S>, k = h_.count * kParts<S>;
@@ -69,7 +69,8 @@ template <class S>
 void form_groups(const FormProblem<S>& block, const ReflectorPlaces<S>& places,
                  const Place* q_places) {
   using T = RealOf<S>;
-  const long m = block.m, n = block.n, size = BatchPanels<S>::size(m, n), length = m * n * kParts<S>;
+  const long m = block.m, n = block.n, size = BatchPanels<S>::size(m, n),
+             length = m * n * kParts<S>;
   Workspace memory(ReflectorBuffer<S>::bytes(m, n, block.k) + Workspace::size<Pack<S>>(size));
   ReflectorBuffer<S> buffer(m, n, block.k, memory);
   const BatchPanels<S> q{memory.take<Pack<S>>(size), m};

@@ -1,6 +1,6 @@
 // Batches of small matrices: QR with and without pivoting, Q from reflectors, and products with Q.
-#include "batch/qr_groups.h"
 #include "batch/q_groups.h"
+#include "batch/qr_groups.h"
 #include "kernels.h"
 
 namespace jaxqr {
@@ -24,10 +24,9 @@ void factor_batch(const QrProblem<S>& problem, Pool& pool) {
   const QrPlaces<S> places(problem, memory);
   const double entries = m * n + m * q_cols + (problem.r ? k * n : 0) + (problem.h ? m * n : 0);
   const double pivoting = problem.pivoted() ? 4 : 1;
-  for_groups<RealOf<S>>(pool, problem.batch, pivoting * cost<S>(m, n + q_cols, k, entries),
-                        [&](long first, long count) {
-                          QrGroups<S>(problem.slice(first, count), places).run();
-                        });
+  for_groups<RealOf<S>>(
+      pool, problem.batch, pivoting * cost<S>(m, n + q_cols, k, entries),
+      [&](long first, long count) { QrGroups<S>(problem.slice(first, count), places).run(); });
 }
 
 template <class S>
@@ -36,10 +35,9 @@ void form_batch(const FormProblem<S>& problem, Pool& pool) {
   Workspace memory(ReflectorPlaces<S>::bytes(m, n, k) + places_bytes<S>(m, n));
   const ReflectorPlaces<S> places(m, n, k, problem.order, memory);
   const Place* q = panel_places<S>(m, n, problem.order, Part::kAll, m, 0, memory);
-  for_groups<RealOf<S>>(pool, problem.batch, cost<S>(m, n, k, 2 * m * n),
-                        [&](long first, long count) {
-                          form_groups<S>(problem.slice(first, count), places, q);
-                        });
+  for_groups<RealOf<S>>(
+      pool, problem.batch, cost<S>(m, n, k, 2 * m * n),
+      [&](long first, long count) { form_groups<S>(problem.slice(first, count), places, q); });
 }
 
 template <class S>
@@ -49,13 +47,11 @@ void apply_batch(const ApplyProblem<S>& problem, Pool& pool) {
   const Order transposed = problem.order == Order::kRows ? Order::kColumns : Order::kRows;
   Workspace memory(ReflectorPlaces<S>::bytes(m, k, k) + places_bytes<S>(m, others));
   const ReflectorPlaces<S> places(m, k, k, problem.order, memory);
-  const Place* c = panel_places<S>(m, others, problem.left ? problem.order : transposed,
-                                   Part::kAll, m, 0, memory);
-  for_groups<RealOf<S>>(pool, problem.batch,
-                        cost<S>(m, 2 * others, k, m * k + 2 * m * others),
-                        [&](long first, long count) {
-                          apply_groups<S>(problem.slice(first, count), places, c);
-                        });
+  const Place* c = panel_places<S>(m, others, problem.left ? problem.order : transposed, Part::kAll,
+                                   m, 0, memory);
+  for_groups<RealOf<S>>(
+      pool, problem.batch, cost<S>(m, 2 * others, k, m * k + 2 * m * others),
+      [&](long first, long count) { apply_groups<S>(problem.slice(first, count), places, c); });
 }
 
 #define INSTANTIATE(S, NAME)                                 \

@@ -5,9 +5,9 @@
 #include <limits>
 
 #include "batch/packing.h"
-#include "batch/sweeps.h"
 #include "batch/pivoted_qr.h"
 #include "batch/places.h"
+#include "batch/sweeps.h"
 #include "common/fill_nan.h"
 #include "common/range.h"
 #include "common/workspace.h"
@@ -60,7 +60,11 @@ class QrGroups {
   using T = RealOf<S>;
 
   QrGroups(const QrProblem<S>& block, const QrPlaces<S>& places)
-      : block_(block), places_(places), q_cols_(block.q_full ? block.m : block.q ? block.k() : 0),
+      : block_(block),
+        places_(places),
+        q_cols_(block.q_full ? block.m
+                : block.q    ? block.k()
+                             : 0),
         memory_(bytes()) {
     const long m = block.m, n = block.n, k = block.k();
     const long size = BatchPanels<S>::size(m, n);
@@ -86,10 +90,10 @@ class QrGroups {
   size_t bytes() const {
     const long m = block_.m, n = block_.n, k = block_.k(), pivoted = block_.pivoted() ? n : 0;
     return Workspace::size<Pack<S>>(BatchPanels<S>::size(m, n) + 1) +
-           Workspace::size<Pack<S>>(BatchPanels<S>::size(m, q_cols_)) + Workspace::size<Pack<S>>(k) +
-           Workspace::size<Pack<S>>(k * kPanelColumns<S>) + Workspace::size<Vector<T>>(n) +
-           Workspace::size<Vector<T>>(2 * pivoted) + Workspace::size<Vector<T>>(pivoted) +
-           Workspace::size<int32_t>(kWidth<T> * pivoted);
+           Workspace::size<Pack<S>>(BatchPanels<S>::size(m, q_cols_)) +
+           Workspace::size<Pack<S>>(k) + Workspace::size<Pack<S>>(k * kPanelColumns<S>) +
+           Workspace::size<Vector<T>>(n) + Workspace::size<Vector<T>>(2 * pivoted) +
+           Workspace::size<Vector<T>>(pivoted) + Workspace::size<int32_t>(kWidth<T> * pivoted);
   }
 
   // Factor the first group of `rest`, which is what is left of the block. Where the squares of a

@@ -74,7 +74,8 @@ JAXQR_INLINE void project(const Pack<S>* v, const Pack<S>* c, long rows, Pack<S>
     for (int p = 0; p < P; ++p) {
       w[i][p] = c[i * kPanelColumns<S> + p];
       JAXQR_UNROLL
-      for (int l = 0; l < i; ++l) add_adjoint_product(w[l][p], v[i * kPanelColumns<S> + l], w[i][p]);
+      for (int l = 0; l < i; ++l)
+        add_adjoint_product(w[l][p], v[i * kPanelColumns<S> + l], w[i][p]);
     }
   }
   if (rows - R <= kSumTerms) return add_rows(v, c, R, rows, w);

@@ -71,8 +71,8 @@ void factor_packed(const BatchReflectors<S>& h, long n, Rescue<RealOf<S>>& rescu
       constexpr int P = decltype(width)::value;
       apply_to_panel<S, true, P>(h, std::min(j, h.count), h.v.at(0, j));
       if (j >= h.count) return;
-      factor_batch_panel<S, P>(h.v.at(j, j), h.v.rows - j, std::min<long>(P, h.count - j), h.tau + j,
-                         h.gram + j * kPanelColumns<S>, rescue);
+      factor_batch_panel<S, P>(h.v.at(j, j), h.v.rows - j, std::min<long>(P, h.count - j),
+                               h.tau + j, h.gram + j * kPanelColumns<S>, rescue);
     });
   }
   // the other columns have met a reflector of their own, and been looked at
@@ -86,7 +86,7 @@ void fill_gram(const BatchReflectors<S>& h) {
   for (long j = 0; j < h.count; j += kPanelColumns<S>) {
     with_width<kPanelColumns<S>>(std::min<long>(kPanelColumns<S>, h.count - j), [&](auto width) {
       compute_panel_gram<S, decltype(width)::value>(h.v.at(j, j), h.v.rows - j,
-                                               h.gram + j * kPanelColumns<S>);
+                                                    h.gram + j * kPanelColumns<S>);
     });
   }
 }
@@ -115,8 +115,9 @@ void form_panel(const BatchReflectors<S>& h, const BatchPanels<S>& q, long j) {
 template <class S>
 void form_packed(const BatchReflectors<S>& h, long n, const BatchPanels<S>& q) {
   for (long j = 0; j < n; j += kPanelColumns<S>) {
-    with_width<kPanelColumns<S>>(std::min<long>(kPanelColumns<S>, n - j),
-                  [&](auto width) { form_panel<S, decltype(width)::value>(h, q, j); });
+    with_width<kPanelColumns<S>>(std::min<long>(kPanelColumns<S>, n - j), [&](auto width) {
+      form_panel<S, decltype(width)::value>(h, q, j);
+    });
   }
 }
 

@@ -71,12 +71,14 @@ void form_q(const QrProblem<S>& problem, const Factorization<S>& factors, Pool& 
   if (full && problem.q) copy_columns(q, dense(problem.q, m, k, problem.order), pool);
 }
 
-// ------------------------------------------------------------------------------ where A is factored
+// ------------------------------------------------------------------------------ where A is
+// factored
 
 // A is copied and factored in place, as far as possible in an array of the results:
 // - in that of h, which is R and the reflectors;
 // - or in that of R, if it has room for all rows of A, which means m <= n;
-// - or where Q will be, or in a workspace: there is room for the leading k columns, and more are not
+// - or where Q will be, or in a workspace: there is room for the leading k columns, and more are
+// not
 //   wanted as R is not, or there are none.
 template <class S>
 S* find_array_of_r(const QrProblem<S>& problem) {

@@ -1,16 +1,16 @@
 // Products of Q with few columns, by rows: every entry of the reflectors is used a few times only,
 // so what counts is how they are read.
 //
-// The reflectors of a panel fill a few vectors in each row. In one pass over the rows the products
-// of the last panel are taken off and those of the next one are gathered, with its Gram matrix:
-// from it the products of the panel's reflectors follow one after the other, as each would have met
-// what those before it left.
+// The reflectors are taken in bundles, which fill a few vectors in each row. In one pass over the
+// rows the products of the last bundle are taken off and those of the next one are gathered, with
+// its Gram matrix: from it the products of the bundle's reflectors follow one after the other, as
+// each would have met what those before it left.
 #include <vector>
 
 #include "common/interleave.h"
 #include "common/problems.h"
-#include "kernels.h"
 #include "common/scalars.h"
+#include "kernels.h"
 
 namespace jaxqr {
 namespace {
@@ -20,9 +20,9 @@ class FewColumns {
   using T = RealOf<S>;
   static constexpr int kLanes = kWidth<T>;
   static constexpr int kPacks = kLanes < 8 ? 8 / kLanes : 1;
-  static constexpr int kReflectors = kPacks * kLanes;  // of a panel
+  static constexpr int kReflectors = kPacks * kLanes;  // of a bundle
 
-  // Of a panel: V^H V above its diagonal, and V^H C.
+  // Of a bundle: V^H V above its diagonal, and V^H C.
   struct Sums {
     Pack<S> gram[kReflectors][kPacks], products[Columns][kPacks];
   };
@@ -30,14 +30,18 @@ class FewColumns {
  public:
   // `c` is overwritten.
   FewColumns(const ApplyProblem<S>& problem, S* c)
-      : h_(problem.h), tau_(problem.tau), c_(c), m_(problem.m), k_(problem.k),
+      : h_(problem.h),
+        tau_(problem.tau),
+        c_(c),
+        m_(problem.m),
+        k_(problem.k),
         adjoint_(problem.adjoint) {}
 
   void run(Pool& pool) {
-    const long panels = ceil_divide(k_, kReflectors);
+    const long bundles = ceil_divide(k_, kReflectors);
     long last = -1;
-    for (long i = 0; i < panels; ++i) {
-      const long next = (adjoint_ ? i : panels - 1 - i) * kReflectors;
+    for (long i = 0; i < bundles; ++i) {
+      const long next = (adjoint_ ? i : bundles - 1 - i) * kReflectors;
       Sums sums;
       pass(pool, last, next, &sums);
       find_weights(next, sums);
@@ -47,8 +51,8 @@ class FewColumns {
   }
 
  private:
-  // All rows: take off the products of the panel from column `last` on, and gather those of the
-  // panel from `next` on; -1 for none.
+  // All rows: take off the products of the bundle from column `last` on, and gather those of the
+  // bundle from `next` on; -1 for none.
   void pass(Pool& pool, long last, long next, Sums* sums) const {
     constexpr long kWork = 1 << 16;  // entries that outweigh waking up a thread
     const long first = last < 0 ? next : next < 0 ? last : std::min(last, next);
@@ -75,15 +79,16 @@ class FewColumns {
 
   void visit(long begin, long end, long last, long next, Sums* sums) const {
     if (last >= 0) {
-      next >= 0 ? rows<true, true>(begin, end, last, next, sums)
-                : rows<true, false>(begin, end, last, next, sums);
+      next >= 0 ? visit_rows<true, true>(begin, end, last, next, sums)
+                : visit_rows<true, false>(begin, end, last, next, sums);
     } else {
-      rows<false, true>(begin, end, last, next, sums);
+      visit_rows<false, true>(begin, end, last, next, sums);
     }
   }
 
+  // The rows [begin, end) of a pass. The sums are local arrays, which stay in registers.
   template <bool TakeOff, bool Gather>
-  void rows(long begin, long end, long last, long next, Sums* sums) const {
+  void visit_rows(long begin, long end, long last, long next, Sums* sums) const {
     Pack<S> gram[kReflectors][kPacks], products[Columns][kPacks];
     JAXQR_UNROLL
     for (int q = 0; q < kPacks; ++q) {
@@ -95,31 +100,8 @@ class FewColumns {
     S buffer[kReflectors];
     for (long i = begin; i < end; ++i) {
       S* c = c_ + i * Columns;
-      if constexpr (TakeOff) {
-        const S* v = reflectors(last, i, buffer);
-        JAXQR_UNROLL
-        for (int l = 0; l < Columns; ++l) {
-          Pack<S> sum = Pack<S>::zero();
-          JAXQR_UNROLL
-          for (int q = 0; q < kPacks; ++q) {
-            add_product(sum, load_numbers(v + q * kLanes), weights_[l][q]);
-          }
-          c[l] -= jaxqr::sum(sum);
-        }
-      }
-      if constexpr (Gather) {
-        const S* v = reflectors(next, i, buffer);
-        JAXQR_UNROLL
-        for (int q = 0; q < kPacks; ++q) {
-          const Pack<S> x = load_numbers(v + q * kLanes);
-          JAXQR_UNROLL
-          for (int a = 0; a < (q + 1) * kLanes; ++a) {
-            add_adjoint_product(gram[a][q], spread(v[a]), x);
-          }
-          JAXQR_UNROLL
-          for (int l = 0; l < Columns; ++l) add_adjoint_product(products[l][q], x, spread(c[l]));
-        }
-      }
+      if constexpr (TakeOff) take_off(reflectors(last, i, buffer), c);
+      if constexpr (Gather) gather_row(reflectors(next, i, buffer), c, gram, products);
     }
     if constexpr (Gather) {
       JAXQR_UNROLL
@@ -129,6 +111,32 @@ class FewColumns {
         JAXQR_UNROLL
         for (int l = 0; l < Columns; ++l) sums->products[l][q] = products[l][q];
       }
+    }
+  }
+
+  // c -= v weights, in one row.
+  JAXQR_INLINE void take_off(const S* v, S* c) const {
+    JAXQR_UNROLL
+    for (int l = 0; l < Columns; ++l) {
+      Pack<S> sum = Pack<S>::zero();
+      JAXQR_UNROLL
+      for (int q = 0; q < kPacks; ++q) {
+        add_product(sum, load_numbers(v + q * kLanes), weights_[l][q]);
+      }
+      c[l] -= jaxqr::sum(sum);
+    }
+  }
+
+  // gram += v^H v above its diagonal, and products += v^H c, of one row.
+  static JAXQR_INLINE void gather_row(const S* v, const S* c, Pack<S> (&gram)[kReflectors][kPacks],
+                                      Pack<S> (&products)[Columns][kPacks]) {
+    JAXQR_UNROLL
+    for (int q = 0; q < kPacks; ++q) {
+      const Pack<S> x = load_numbers(v + q * kLanes);
+      JAXQR_UNROLL
+      for (int a = 0; a < (q + 1) * kLanes; ++a) add_adjoint_product(gram[a][q], spread(v[a]), x);
+      JAXQR_UNROLL
+      for (int l = 0; l < Columns; ++l) add_adjoint_product(products[l][q], x, spread(c[l]));
     }
   }
 

@@ -10,8 +10,8 @@ template <class S>
 struct Routines {
   void (*gemm)(const char*, const char*, const int*, const int*, const int*, const S*, const S*,
                const int*, const S*, const int*, const S*, S*, const int*);
-  void (*trsm)(const char*, const char*, const char*, const char*, const int*, const int*,
-               const S*, const S*, const int*, S*, const int*);
+  void (*trsm)(const char*, const char*, const char*, const char*, const int*, const int*, const S*,
+               const S*, const int*, S*, const int*);
 };
 
 template <class S>
@@ -37,8 +37,8 @@ void multiply(S alpha, Op op_a, View<S> a, Op op_b, View<S> b, S beta, View<S> c
     std::swap(a, b);
   }
   const int lda = std::max(a.ld, 1L), ldb = std::max(b.ld, 1L), ldc = std::max(c.ld, 1L);
-  routines<S>.gemm(&first, &second, &rows, &cols, &inner, &alpha, a.data, &lda, b.data, &ldb,
-                   &beta, c.data, &ldc);
+  routines<S>.gemm(&first, &second, &rows, &cols, &inner, &alpha, a.data, &lda, b.data, &ldb, &beta,
+                   c.data, &ldc);
 }
 
 template <class S>
@@ -64,8 +64,8 @@ JAXQR_FOR_SCALARS(INSTANTIATE)
 
 // Addresses of gemm and trsm for each of the scalar types.
 extern "C" __attribute__((visibility("default"))) void jaxqr_set_routines(void* const* addresses) {
-#define SET(S, NAME)          \
-  jaxqr::set<S>(addresses);   \
+#define SET(S, NAME)        \
+  jaxqr::set<S>(addresses); \
   addresses += 2;
   JAXQR_FOR_SCALARS(SET)
 }

@@ -119,9 +119,8 @@ void for_groups(Pool& pool, long batch, long width, double cost, RangeBody body)
   const double wanted = groups * (cost / kBlockCost);
   const long blocks = wanted < groups ? std::max(1L, static_cast<long>(wanted)) : groups;
   const long size = (groups + blocks - 1) / blocks * width;
-  parallel_for(pool, (batch + size - 1) / size, [&](long i) {
-    body(i * size, std::min(size, batch - i * size));
-  });
+  parallel_for(pool, (batch + size - 1) / size,
+               [&](long i) { body(i * size, std::min(size, batch - i * size)); });
 }
 
 }  // namespace jaxqr

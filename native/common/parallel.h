@@ -1,5 +1,5 @@
-// Loops over a pool of threads. All of them are compiled once, in parallel.cc: a loop over a pool is
-// much to compile, and many kernels have several.
+// Loops over a pool of threads. All of them are compiled once, in parallel.cc: a loop over a pool
+// is much to compile, and many kernels have several.
 #pragma once
 
 namespace jaxqr {
@@ -24,8 +24,8 @@ class BodyRef {
   void (*call_)(const void*, Arguments...);
 };
 
-using IndexBody = BodyRef<long>;             // of an index
-using RangeBody = BodyRef<long, long>;       // of a range's begin and end, or first and count
+using IndexBody = BodyRef<long>;        // of an index
+using RangeBody = BodyRef<long, long>;  // of a range's begin and end, or first and count
 
 // The threads that a loop may use.
 long thread_count(const Pool& pool);

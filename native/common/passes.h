@@ -72,8 +72,7 @@ void copy_triangle(Pool& pool, RealOf<S> factor, const View<S>& from, long live,
 // Visit a square matrix in place: on_pair(X_ij, X_ji) for i > j, and on_diagonal(X_ii). It goes by
 // small tiles, as one of the two strides through memory.
 template <class S, class OnPair, class OnDiagonal>
-void for_pairs(Pool& pool, const View<S>& x, const OnPair& on_pair,
-               const OnDiagonal& on_diagonal) {
+void for_pairs(Pool& pool, const View<S>& x, const OnPair& on_pair, const OnDiagonal& on_diagonal) {
   constexpr long kTile = 16;
   const long n = x.rows, tiles = ceil_divide(n, kTile);
   const long row = x.order == Order::kRows ? x.ld : 1, column = x.order == Order::kRows ? 1 : x.ld;

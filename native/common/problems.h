@@ -16,8 +16,8 @@ namespace jaxqr {
 // is LQ of the same memory by rows.
 enum class Order { kRows, kColumns };
 
-// How the columns of a QR are permuted: not at all, as the norms of what is left of them tell, or as
-// those of a random sketch do, which is nearly as good and much cheaper.
+// How the columns of a QR are permuted: not at all, as the norms of what is left of them tell, or
+// as those of a random sketch do, which is nearly as good and much cheaper.
 enum class Pivoting { kNone, kExact, kRandomized };
 
 // Factor A = Q R, or A P = Q R with pivoting. k = min(m, n). Null results are not wanted.
@@ -26,13 +26,13 @@ struct QrProblem {
   long batch, m, n;
   Order order;
   Pivoting pivoting;
-  const S* a = nullptr;   // m x n
-  S* q = nullptr;         // m x k
-  S* q_full = nullptr;    // m x m
-  S* r = nullptr;         // k x n, zero below the diagonal, its diagonal real
-  S* h = nullptr;         // m x n: R, and the reflectors' vectors below its diagonal
-  S* tau = nullptr;       // k: H_i = I - tau_i v_i v_i^H, Q = H_1 ... H_k
-  int32_t* p = nullptr;   // n, counted from 0; null without pivoting
+  const S* a = nullptr;  // m x n
+  S* q = nullptr;        // m x k
+  S* q_full = nullptr;   // m x m
+  S* r = nullptr;        // k x n, zero below the diagonal, its diagonal real
+  S* h = nullptr;        // m x n: R, and the reflectors' vectors below its diagonal
+  S* tau = nullptr;      // k: H_i = I - tau_i v_i v_i^H, Q = H_1 ... H_k
+  int32_t* p = nullptr;  // n, counted from 0; null without pivoting
 
   long k() const { return m < n ? m : n; }
   bool pivoted() const { return pivoting != Pivoting::kNone; }

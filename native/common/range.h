@@ -140,8 +140,8 @@ inline T middle_scale(T least, T most) {
 
 // What is known of the powers of two for the columns of a matrix.
 struct Scaling {
-  bool finite = true;    // none is NaN
-  bool needed = false;   // one is not 1
+  bool finite = true;   // none is NaN
+  bool needed = false;  // one is not 1
 
   template <class T>
   void include(T scale) {

@@ -1,5 +1,5 @@
-// The reflector of a column, as LAPACK's larfg has it. batch/panel_qr.h has that of one column in each
-// lane, where nothing may branch on values.
+// The reflector of a column, as LAPACK's larfg has it. batch/panel_qr.h has that of one column in
+// each lane, where nothing may branch on values.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +18,8 @@ struct ScalarReflector {
   RealOf<S> beta;
 };
 
-// The reflector of a column with `alpha` on the diagonal. `rest`, which is not zero, is the sum of the
-// squares that it annihilates: of the entries below the diagonal and of alpha's imaginary part.
+// The reflector of a column with `alpha` on the diagonal. `rest`, which is not zero, is the sum of
+// the squares that it annihilates: of the entries below the diagonal and of alpha's imaginary part.
 template <class S>
 inline ScalarReflector<S> make_reflector(S alpha, RealOf<S> rest) {
   const RealOf<S> re = std::real(alpha);
@@ -32,13 +32,13 @@ inline ScalarReflector<S> make_reflector(S alpha, RealOf<S> rest) {
   }
 }
 
-// The same for a column of any size, which may be zero. `squares` is the sum of the squares below the
-// diagonal, find_largest() returns the largest magnitude there, and rescale(power) multiplies the
-// entries there by a power of two and returns the new sum. Where squares would be too small, the
-// column is brought near one before its reflector is made; tau and v stay as they are.
+// The same for a column of any size, which may be zero. `squares` is the sum of the squares below
+// the diagonal, find_largest() returns the largest magnitude there, and rescale(power) multiplies
+// the entries there by a power of two and returns the new sum. Where squares would be too small,
+// the column is brought near one before its reflector is made; tau and v stay as they are.
 template <class S, class FindLargest, class Rescale>
-ScalarReflector<S> make_reflector_safely(S alpha, RealOf<S> squares, const FindLargest& find_largest,
-                                         const Rescale& rescale) {
+ScalarReflector<S> make_reflector_safely(S alpha, RealOf<S> squares,
+                                         const FindLargest& find_largest, const Rescale& rescale) {
   using T = RealOf<S>;
   const auto rest = [&] { return squares + std::imag(alpha) * std::imag(alpha); };
   const auto square_of_norm = [&] { return rest() + std::real(alpha) * std::real(alpha); };

@@ -25,12 +25,12 @@ constexpr bool kIsComplex = !std::is_same<S, RealOf<S>>::value;
 template <class S>
 constexpr int kParts = kIsComplex<S> ? 2 : 1;
 
-// Repeat something for every scalar type, given with the name that XLA has for it. The order is that
-// in which Python passes the addresses of BLAS routines.
-#define JAXQR_FOR_SCALARS(REPEAT)   \
-  REPEAT(float, F32)                \
-  REPEAT(double, F64)               \
-  REPEAT(std::complex<float>, C64)  \
+// Repeat something for every scalar type, given with the name that XLA has for it. The order is
+// that in which Python passes the addresses of BLAS routines.
+#define JAXQR_FOR_SCALARS(REPEAT)  \
+  REPEAT(float, F32)               \
+  REPEAT(double, F64)              \
+  REPEAT(std::complex<float>, C64) \
   REPEAT(std::complex<double>, C128)
 
 }  // namespace jaxqr

@@ -10,7 +10,7 @@ namespace {
 template <class S>
 struct MatrixGroup {
   MatrixGroup(Workspace& workspace, const DerivativeProblem<S>& problem,
-        const DerivativePlaces<S>& places)
+              const DerivativePlaces<S>& places)
       : p(problem), places(places), triangle(workspace, problem, places.r) {
     const long m = p.m, n = p.n, k = p.k();
     q = take_matrix<Pack<S>>(workspace, {m, k});

@@ -89,15 +89,14 @@ void compute_tangent_deep(const DerivativeProblem<S>& problem, Pool& pool) {
   const long width = block_size(n);
   for (long j = 0; problem.dq && j < n; j += width) {
     const long cols = std::min(width, n - j), end = j + cols;
-    multiply(S(-1), Op::kPlain, factors.q.block(0, 0, m, end), Op::kPlain,
-             e.block(0, j, end, cols), S(1), dq.block(0, j, m, cols));
+    multiply(S(-1), Op::kPlain, factors.q.block(0, 0, m, end), Op::kPlain, e.block(0, j, end, cols),
+             S(1), dq.block(0, j, m, cols));
   }
   if (!problem.dr) return;
   for (long i = 0; i < n; i += width) {
     const long rows = std::min(width, n - i), rest = n - i;
     multiply(S(1), Op::kPlain, e.block(i, i, rows, rest), Op::kPlain,
-             factors.r.block(i, i, rest, rest), S(factors.all ? 0 : 1),
-             dr.block(i, i, rows, rest));
+             factors.r.block(i, i, rest, rest), S(factors.all ? 0 : 1), dr.block(i, i, rows, rest));
   }
   finish_dr(pool, factors, dr);
 }
@@ -145,8 +144,8 @@ void compute_tangent_wide(const DerivativeProblem<S>& problem, Pool& pool) {
 // M = R R_b^H - Qbar^H Q of (8.6), times the scale, on and below the diagonal. `strip` is memory
 // for a block of rows of R_b: those on the diagonal of the factorization's zeros.
 template <class S>
-void compute_lower_m(const DerivativeProblem<S>& problem, Pool& pool, const Factors<S>& factors, S* strip,
-             const View<S>& big_m) {
+void compute_lower_m(const DerivativeProblem<S>& problem, Pool& pool, const Factors<S>& factors,
+                     S* strip, const View<S>& big_m) {
   const long m = problem.m, n = problem.n, width = block_size(n);
   const View<S> qbar = dense(problem.dq, m, n, problem.order);
   const View<S> rbar = dense(problem.dr, n, n, problem.order);
@@ -162,8 +161,7 @@ void compute_lower_m(const DerivativeProblem<S>& problem, Pool& pool, const Fact
     }
     if (problem.dq) {
       multiply(S(-factors.scale), Op::kTranspose, qbar.block(0, i, m, rows), Op::kPlain,
-               factors.q.block(0, 0, m, end), S(problem.dr ? 1 : 0),
-               big_m.block(i, 0, rows, end));
+               factors.q.block(0, 0, m, end), S(problem.dr ? 1 : 0), big_m.block(i, 0, rows, end));
     }
   }
 }
@@ -195,7 +193,8 @@ void compute_cotangent_deep(const DerivativeProblem<S>& problem, Pool& pool) {
   const Factors<S> factors(problem, pool, workspace);
   const View<S> ebar = take_padded_square<S>(workspace, n, problem.order);
   const View<S> abar = dense(problem.da, m, n, problem.order);
-  compute_lower_m(problem, pool, factors, problem.dr ? workspace.take<S>(width * n) : nullptr, ebar);
+  compute_lower_m(problem, pool, factors, problem.dr ? workspace.take<S>(width * n) : nullptr,
+                  ebar);
   complete_m(problem, pool, factors, ebar);
   if (problem.dq) {
     copy_conjugate(pool, factors.scale, problem.dq, m * n, problem.da);
@@ -230,8 +229,8 @@ void make_y(const DerivativeProblem<S>& problem, Pool& pool, const Factors<S>& f
     }
   }
   if (problem.dq) {
-    multiply(S(factors.scale), Op::kTranspose, factors.q, Op::kPlain, qbar,
-             S(problem.dr ? 1 : 0), y);
+    multiply(S(factors.scale), Op::kTranspose, factors.q, Op::kPlain, qbar, S(problem.dr ? 1 : 0),
+             y);
   }
   for_pairs(
       pool, y,
@@ -296,7 +295,8 @@ void compute_tangent_blocked(const DerivativeProblem<S>& problem, Pool& pool) {
 
 template <class S>
 void compute_cotangent_blocked(const DerivativeProblem<S>& problem, Pool& pool) {
-  problem.m < problem.n ? compute_cotangent_wide(problem, pool) : compute_cotangent_deep(problem, pool);
+  problem.m < problem.n ? compute_cotangent_wide(problem, pool)
+                        : compute_cotangent_deep(problem, pool);
 }
 
 #define INSTANTIATE(S, NAME)                                                    \

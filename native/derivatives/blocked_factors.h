@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "common/independent.h"
+#include "common/independent_columns.h"
 #include "common/passes.h"
 #include "common/range.h"
 #include "common/workspace.h"

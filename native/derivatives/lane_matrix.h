@@ -145,8 +145,8 @@ JAXQR_INLINE void accumulate(Tile<S>& tile, const Pack<S>* a, long a_row, long a
 
 // tile := factor C, for the tile of C at (i, j).
 template <class S>
-JAXQR_INLINE void load_tile(const LaneMatrix<Pack<S>>& c, long i, long j,
-                            Vector<RealOf<S>> factor, Tile<S>& tile) {
+JAXQR_INLINE void load_tile(const LaneMatrix<Pack<S>>& c, long i, long j, Vector<RealOf<S>> factor,
+                            Tile<S>& tile) {
   JAXQR_UNROLL
   for (int p = 0; p < kTileRows<S>; ++p) {
     JAXQR_UNROLL

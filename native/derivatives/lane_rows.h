@@ -35,15 +35,15 @@ const Place* row_places(Workspace& workspace, long cols) {
 // last: those may be another thread's, which writes them.
 template <class S>
 [[gnu::noinline]] void load_row_packs(const RowRange<const S>& from, const Place* places,
-                                 const LaneMatrix<Pack<S>>& to) {
+                                      const LaneMatrix<Pack<S>>& to) {
   using T = RealOf<S>;
   constexpr long width = kWidth<T>;
   const long length = from.cols * kParts<S>, groups = packs_for<S>(from.count);
   if (from.order == Order::kRows) {
     for (long g = 0; g < groups; ++g) {
       const long rest = from.count - g * width;
-      pack<T>(reals(from.matrix) + (from.first + g * width) * length, length,
-              filled_lanes<T>(rest), places, rest * length, vectors(to.at(g, 0)));
+      pack<T>(reals(from.matrix) + (from.first + g * width) * length, length, filled_lanes<T>(rest),
+              places, rest * length, vectors(to.at(g, 0)));
     }
     return;
   }
@@ -60,7 +60,7 @@ template <class S>
 
 template <class S>
 [[gnu::noinline]] void store_row_packs(const LaneMatrix<Pack<S>>& from, const Place* places,
-                                  const RowRange<S>& to) {
+                                       const RowRange<S>& to) {
   using T = RealOf<S>;
   constexpr long width = kWidth<T>;
   const long length = to.cols * kParts<S>, groups = packs_for<S>(to.count);

@@ -4,9 +4,9 @@
 
 #include <limits>
 
-#include "common/independent.h"
-#include "derivatives/lane_matrix.h"
+#include "common/independent_columns.h"
 #include "common/range.h"
+#include "derivatives/lane_matrix.h"
 
 namespace jaxqr {
 
@@ -73,8 +73,8 @@ void load_lanes(const S* from, Lanes lanes, long batch, const Place* places,
 template <class S>
 void store_lanes(const LaneView<S>& from, Lanes lanes, long batch, const Place* places, S* to) {
   const long length = from.rows * from.cols * kParts<S>;
-  unpack<RealOf<S>>(vectors(from.data), length, lanes.count, places,
-                    (batch - lanes.first) * length, reals(to) + lanes.first * length);
+  unpack<RealOf<S>>(vectors(from.data), length, lanes.count, places, (batch - lanes.first) * length,
+                    reals(to) + lanes.first * length);
 }
 
 template <class S>
@@ -86,31 +86,9 @@ template <class S>
 
 // --------------------------------------------------------------------- the columns that count
 
-// |z|, by no squares that could leave the range.
-template <class S>
-Vector<RealOf<S>> modulus(Pack<S> z) {
-  using T = RealOf<S>;
-  if constexpr (kIsComplex<S>) {
-    const Vector<T> re = absolute<T>(z.re), im = absolute<T>(z.im), one = broadcast(T(1));
-    const Vector<T> larger = maximum<T>(re, im), smaller = re < im ? re : im;
-    const Vector<T> ratio = smaller / (larger == 0 ? one : larger);
-    return larger * square_root<T>(one + ratio * ratio);
-  } else {
-    return absolute<T>(z.re);
-  }
-}
-
-// At least |z|, and |z| where z is real.
-template <class S>
-JAXQR_INLINE Vector<RealOf<S>> modulus_bound(Pack<S> z) {
-  Vector<RealOf<S>> bound = absolute<RealOf<S>>(z.re);
-  if constexpr (kIsComplex<S>) bound += absolute<RealOf<S>>(z.im);
-  return bound;
-}
-
 // The triangles of a group, multiplied by their scales (8.8), and R_m of (8.5). All columns of a
-// matrix that is NaN count, so that its results are NaN; scales are finite, as they meet memory that
-// is read and never written.
+// matrix that is NaN count, so that its results are NaN; scales are finite, as they meet memory
+// that is read and never written.
 template <class S>
 class TriangleGroup {
  public:
@@ -180,7 +158,7 @@ class TriangleGroup {
       for (long i = 1; i <= j; ++i) sum += size(r_(i, j));
       counts_[j] = ~(size(r_(j, j)) * factor <= sum);
       all &= counts_[j];
-      inside &= ((sum >= 1 / kOrdinary<T>) & (sum <= kOrdinary<T>)) | (sum == 0);
+      inside &= ((sum >= 1 / kOrdinary<T>)&(sum <= kOrdinary<T>)) | (sum == 0);
     }
     ordinary = !any<T>(~inside & live);
     return !any<T>(~all & live);

@@ -53,8 +53,8 @@ void run_tangent(const DerivativeProblem<S>& p, Pool& pool) {
   });
 }
 
-// (8.6), conjugated as in derivatives/batch.cc: with conj(Q) and conj(R) for Q and R. Where there is
-// no Qbar, Ebar R_m^-H takes the place of Ebar, as above.
+// (8.6), conjugated as in derivatives/batch.cc: with conj(Q) and conj(R) for Q and R. Where there
+// is no Qbar, Ebar R_m^-H takes the place of Ebar, as above.
 template <class S>
 void run_cotangent(const DerivativeProblem<S>& p, Pool& pool) {
   Workspace memory(TallPasses<S>::bytes(p, pool));

@@ -1,8 +1,8 @@
 // The passes over the rows of tall matrices that tangent and cotangent have in common.
 //
 // Both rules multiply rows by n x n matrices: first a sum over all rows (E or M), then what follows
-// from it (Psi or Ebar), which the rows of the result are made with. So there are two passes over the
-// rows, and between them a computation with n x n matrices:
+// from it (Psi or Ebar), which the rows of the result are made with. So there are two passes over
+// the rows, and between them a computation with n x n matrices:
 //
 //   TallPasses<S> passes(workspace, problem, pool);    // R, and which columns count
 //   passes.sum_rows(add_block);                        // first pass
@@ -10,8 +10,8 @@
 //   passes.finish_rows(finish_block);                  // second pass
 //
 // The rows of a matrix are worked on in blocks, which stay in the cache. Consecutive blocks make a
-// part; the parts of all matrices are spread over the threads. In a block, kWidth consecutive rows lie
-// in the lanes of vectors, and entries of n x n matrices are shared by all lanes.
+// part; the parts of all matrices are spread over the threads. In a block, kWidth consecutive rows
+// lie in the lanes of vectors, and entries of n x n matrices are shared by all lanes.
 #pragma once
 
 #include "derivatives/lane_rows.h"
@@ -38,7 +38,7 @@ struct SharedFactors {
   T* reciprocals;          // of the diagonal of R_m
   Mask<T>* counts;         // which columns count, in all lanes
   bool all_count;
-  T scale;                 // of (8.8)
+  T scale;  // of (8.8)
 
   Triangle<S, T> restricted() const { return {triangle, reciprocals, 1}; }
 };
@@ -58,11 +58,10 @@ class TallPasses {
 
   static size_t bytes(const DerivativeProblem<S>& p, const Pool& pool) {
     const long n = p.n;
-    const size_t each = 2 * matrix_bytes<S>({n, n}) + reciprocals_bytes<T>(n) +
-                        Workspace::size<Mask<T>>(n);
-    return Workspace::size<Place>(n * n * kParts<S>) +
-           Workspace::size<SharedFactors<S>>(p.batch) + p.batch * each +
-           Workspace::size<S>(p.batch * count_parts(p, pool) * n * n);
+    const size_t each =
+        2 * matrix_bytes<S>({n, n}) + reciprocals_bytes<T>(n) + Workspace::size<Mask<T>>(n);
+    return Workspace::size<Place>(n * n * kParts<S>) + Workspace::size<SharedFactors<S>>(p.batch) +
+           p.batch * each + Workspace::size<S>(p.batch * count_parts(p, pool) * n * n);
   }
 
   TallPasses(Workspace& workspace, const DerivativeProblem<S>& problem, Pool& pool)

@@ -82,12 +82,12 @@ inline ffi::Error apply_handler(ffi::ThreadPool pool, Buffer h, Buffer tau, Buff
                            [](const auto& p, Pool& pool) { jaxqr::apply(p, pool); });
 }
 
-// Fill in the problem of either derivative: Q and R, the matrix like A, and those of the tangents or
-// cotangents of Q and R that are among `names`.
+// Fill in the problem of either derivative: Q and R, the matrix like A, and those of the tangents
+// or cotangents of Q and R that are among `names`.
 template <class S, class Remaining>
-void fill_derivative(Call& call, DerivativeProblem<S>& problem, const Buffer& r, const Buffer& like_a,
-                     const Remaining& like_qr, std::string_view names, bool pivoted,
-                     bool transposed) {
+void fill_derivative(Call& call, DerivativeProblem<S>& problem, const Buffer& r,
+                     const Buffer& like_a, const Remaining& like_qr, std::string_view names,
+                     bool pivoted, bool transposed) {
   const long m = call.rows(), k = call.cols();
   const Dimensions dims = r.dimensions();
   const long n = dims.size() < 2 ? -1 : dims[dims.size() - (transposed ? 2 : 1)];

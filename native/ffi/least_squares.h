@@ -73,8 +73,8 @@ inline ffi::Error pseudoinverse_handler(ffi::ThreadPool pool, Buffer a, Buffer h
     problem.v = call.matrix<S>("v", v, problem.rows_in(), problem.s);
     problem.out = call.matrix<S>("out", *out, problem.rows_out(), problem.s);
   };
-  return run<PseudoinverseProblem>(
-      call, pool, fill, [](const auto& p, Pool& pool) { apply_pseudoinverse(p, pool); });
+  return run<PseudoinverseProblem>(call, pool, fill,
+                                   [](const auto& p, Pool& pool) { apply_pseudoinverse(p, pool); });
 }
 
 inline ffi::Error lstsq_handler(ffi::ThreadPool pool, Buffer a, Buffer b, ffi::Result<Buffer> x,

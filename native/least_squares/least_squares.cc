@@ -1,6 +1,6 @@
 // Least squares of deep matrices: the solution as a whole.
-#include "least_squares/row_space.h"
 #include "kernels.h"
+#include "least_squares/row_space.h"
 
 namespace jaxqr {
 namespace {
@@ -50,8 +50,8 @@ void find_x(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, lo
 }
 
 template <class S>
-void finish(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, long ld, S* c,
-            Pool& pool) {
+void finish_matrix(const LstsqProblem<S>& one, const RowSpace<S>& space, const S* r, long ld, S* c,
+                   Pool& pool) {
   find_x(one, space, r, ld, c, pool);
   mark_not_finite(one);
 }
@@ -96,21 +96,20 @@ void solve_decomposed(const LstsqProblem<S>& problem, Pool& pool) {
     S* mine = c + b * m * s;
     std::fill(one.residuals, one.residuals + s, RealOf<S>(0));
     add_squares(mine + n * s, m - n, s, one.residuals);
-    finish(one, space, cod.h + b * m * n, n, mine, pool);
+    finish_matrix(one, space, cod.h + b * m * n, n, mine, pool);
   });
 }
 
 // [A b], the columns of A in the given order if there is one.
 template <class S>
-void join(const LstsqProblem<S>& problem, const int32_t* order, S* both, Pool& pool) {
+void join_sides(const LstsqProblem<S>& problem, const int32_t* order, S* both, Pool& pool) {
   const long m = problem.m, n = problem.n, s = problem.s, k = n + s;
   for_ranges(pool, problem.batch * m, k, [&](long begin, long end) {
     for (long i = begin; i < end; ++i) {
       const S *row = problem.a + i * n, *rhs = problem.b + i * s;
       S* to = both + i * k;
       if (order) {
-        const int32_t* own = order + i / m * n;
-        for (long j = 0; j < n; ++j) to[j] = row[own[j]];
+        gather(row, order + i / m * n, n, to);
       } else {
         std::copy(row, row + n, to);
       }
@@ -124,7 +123,7 @@ template <class S>
 void take_apart(const LstsqProblem<S>& problem, const S* both, S* r, S* c) {
   const long n = problem.n, s = problem.s, k = n + s;
   for (long b = 0; b < problem.batch; ++b, both += k * k) {
-    copy_upper(both, k, n, r + b * n * n);
+    copy_upper_triangle(both, k, n, r + b * n * n);
     for (long i = 0; i < n; ++i) {
       std::copy(both + i * k + n, both + (i + 1) * k, c + (b * n + i) * s);
     }
@@ -146,7 +145,7 @@ bool has_nan(const S* r, long k) {
 }
 
 // By the triangle of [A b]: it holds Q^H b, and nothing of Q is kept. The large columns come first,
-// as in `decompose_twice`. What is not finite in one column of b would spoil all: such a matrix is
+// as in `factor_twice`. What is not finite in one column of b would spoil all: such a matrix is
 // solved again, where columns are apart.
 template <class S>
 void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
@@ -155,12 +154,9 @@ void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
                       3 * bytes<S>(batch * n * n) + 2 * bytes<S>(batch * n * s) +
                       2 * bytes<S>(batch * n) + 2 * bytes<int32_t>(batch * n));
   int32_t* order = workspace.take<int32_t>(batch * n);
-  bool any = false;
-  for (long b = 0; b < batch && problem.pivoting; ++b) {
-    any |= sort_columns(problem.a + b * m * n, m, n, order + b * n, pool);
-  }
+  const bool sorted = !problem.pivoting || !sort_columns(problem.a, batch, m, n, order, pool);
   S* both = workspace.take<S>(batch * m * k);
-  join(problem, any ? order : nullptr, both, pool);
+  join_sides(problem, sorted ? nullptr : order, both, pool);
   QrProblem<S> plain{batch, m, k, Order::kRows, Pivoting::kNone};
   plain.a = both;
   plain.r = workspace.take<S>(batch * k * k);
@@ -184,7 +180,7 @@ void solve_beside(const LstsqProblem<S>& problem, Pool& pool) {
     std::fill(cod.rank, cod.rank + batch, static_cast<int32_t>(n));
   }
   for_row_spaces(cod, s, pool, [&](const RowSpace<S>& space, long b) {
-    finish(problem.slice(b, 1), space, cod.h + b * n * n, n, c + b * n * s, pool);
+    finish_matrix(problem.slice(b, 1), space, cod.h + b * n * n, n, c + b * n * s, pool);
   });
   for (long b = 0; b < batch; ++b) {
     if (has_nan(plain.r + b * k * k, k)) solve_decomposed(problem.slice(b, 1), pool);

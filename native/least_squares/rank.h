@@ -1,13 +1,13 @@
-// The rank of a matrix that is factored with pivoting, and what follows from it: another order of the
-// columns, and the second factorization.
+// The rank of a matrix that is factored with pivoting, and what follows from it: another order of
+// the columns, and the second factorization.
 #pragma once
 
 #include <limits>
 #include <numeric>
 
-#include "least_squares/row_space.h"
-#include "common/independent.h"
+#include "common/independent_columns.h"
 #include "common/range.h"
+#include "least_squares/row_space.h"
 
 namespace jaxqr {
 
@@ -44,8 +44,8 @@ long leading_run(const S* r, long ld, long n, RealOf<S> rcond, const RealOf<S>* 
 // R's columns, what is small in a column that does not count is taken for rounding in all rows: a
 // small column that counts may be smaller still.
 template <class S>
-void factor_row_space(const S* r, long ld, long n, long rank, const RealOf<S>* sums, S* hz,
-                      S* tauz, Pool& pool) {
+void factor_row_space(const S* r, long ld, long n, long rank, const RealOf<S>* sums, S* hz, S* tauz,
+                      Pool& pool) {
   std::fill(hz, hz + n * n, S(0));
   std::fill(tauz, tauz + n, S(0));
   if (rank == 0 || rank == n) return;
@@ -67,8 +67,8 @@ void factor_row_space(const S* r, long ld, long n, long rank, const RealOf<S>* s
   for (long i = 0; i < n; ++i) std::copy(h + i * rank, h + (i + 1) * rank, hz + i * n);
 }
 
-// The columns of a triangle brought to the same size by powers of two: what rounding leaves of any is
-// as small then beside all others as beside itself.
+// The columns of a triangle brought to the same size by powers of two: what rounding leaves of any
+// is as small then beside all others as beside itself.
 template <class S>
 struct EvenColumns {
   using T = RealOf<S>;
@@ -162,11 +162,11 @@ void factor_in_order(const CodProblem<S>& one, const int32_t* order, Pool& pool)
   const long m = one.m, n = one.n;
   Workspace workspace(bytes<int32_t>(n) + bytes<S>(m * n));
   int32_t* p = workspace.take<int32_t>(n);
-  for (long j = 0; j < n; ++j) p[j] = one.p[order[j]];
+  gather(one.p, order, n, p);
   std::copy(p, p + n, one.p);
   S* permuted = workspace.take<S>(m * n);
   for (long i = 0; i < m; ++i) {
-    for (long j = 0; j < n; ++j) permuted[i * n + j] = one.a[i * n + p[j]];
+    gather(one.a + i * n, p, n, permuted + i * n);
   }
   QrProblem<S> plain{1, m, n, Order::kRows, Pivoting::kNone};
   plain.a = permuted;
@@ -174,15 +174,15 @@ void factor_in_order(const CodProblem<S>& one, const int32_t* order, Pool& pool)
   plain.tau = one.tau;
   factor(plain, pool);
   if (!one.h1) return;
-  copy_upper(one.h, n, n, one.h1);
+  copy_upper_triangle(one.h, n, n, one.h1);
   std::fill(one.tau1, one.tau1 + n, S(0));
 }
 
-// The rank of one matrix whose columns are judged by their own size. Where a large column depends on
-// others, what rounding leaves of it may be larger than all of a small column that is independent,
-// and what is left of a small one that depends on large ones is rounding of theirs: so the rank is
-// found among columns of one size. If it is not full, the matrix is factored anew, the columns that
-// count first, of those that could the largest.
+// The rank of one matrix whose columns are judged by their own size. Where a large column depends
+// on others, what rounding leaves of it may be larger than all of a small column that is
+// independent, and what is left of a small one that depends on large ones is rounding of theirs: so
+// the rank is found among columns of one size. If it is not full, the matrix is factored anew, the
+// columns that count first, of those that could the largest.
 template <class S>
 long find_own_rank(const CodProblem<S>& one, RealOf<S>* sums, Pool& pool) {
   const long n = one.n;

@@ -4,8 +4,8 @@
 #include <algorithm>
 
 #include "common/passes.h"
-#include "least_squares/triangular.h"
 #include "common/workspace.h"
+#include "least_squares/triangular.h"
 
 namespace jaxqr {
 
@@ -25,17 +25,24 @@ void for_pieces(long batch, size_t bytes_each, const Body& body) {
 
 // Copy the upper triangle of the leading rows of `from` (`ld` apart) to a dense n x n matrix.
 template <class S>
-void copy_upper(const S* from, long ld, long n, S* to) {
+void copy_upper_triangle(const S* from, long ld, long n, S* to) {
   for (long i = 0; i < n; ++i) {
     std::fill(to + i * n, to + i * n + i, S(0));
     std::copy(from + i * ld + i, from + i * ld + n, to + i * n + i);
   }
 }
 
-// The order of one matrix's columns by decreasing sums of magnitudes, if they are of different size
-// and not sorted already: else false, and the order as it is. decomposition.cc.
+// to[j] := from[order[j]]
 template <class S>
-bool sort_columns(const S* a, long m, long n, int32_t* order, Pool& pool);
+void gather(const S* from, const int32_t* order, long n, S* to) {
+  for (long j = 0; j < n; ++j) to[j] = from[order[j]];
+}
+
+// The orders of the columns of a batch by decreasing sums of magnitudes. Those of a matrix whose
+// columns are of similar size, or sorted already, stay as they are; false if all do.
+// decomposition.cc.
+template <class S>
+bool sort_columns(const S* a, long batch, long m, long n, int32_t* order, Pool& pool);
 
 // One matrix's factors on the side of its n columns.
 template <class S>

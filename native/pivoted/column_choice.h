@@ -19,7 +19,9 @@ class ColumnChoice {
   }
 
   ColumnChoice(long rows, long cols, Workspace& workspace)
-      : rows_(rows), cols_(cols), strips_(strips_for(cols)),
+      : rows_(rows),
+        cols_(cols),
+        strips_(strips_for(cols)),
         data_(workspace.take<Pack<S>>(strips_ * rows)),
         squares_(workspace.take<Vector<T>>(strips_)),
         free_(workspace.take<Vector<T>>(strips_)),

@@ -8,9 +8,9 @@
 // been touched. They meet all reflectors of the panel together.
 //
 // In the panel, reflector i subtracts v_i w_i from a column, with w_i = conj(tau_i) v_i^H (what the
-// reflectors before i left of it). These weights follow from the products v_i^H a_j of the column as
-// it was before the panel, and from V^H V. They give the column's new entries of R, and so its norm,
-// with no need to write the column.
+// reflectors before i left of it). These weights follow from the products v_i^H a_j of the column
+// as it was before the panel, and from V^H V. They give the column's new entries of R, and so its
+// norm, with no need to write the column.
 #pragma once
 
 #include <algorithm>
@@ -244,9 +244,9 @@ class PivotedFactorization {
   RowPanel<S> a_;
   S* tau_;
   int32_t* p_;
-  long most_;       // reflectors in a panel
-  long done_ = 0;   // reflectors in finished panels
-  long made_ = 0;   // reflectors in this panel
+  long most_;             // reflectors in a panel
+  long done_ = 0;         // reflectors in finished panels
+  long made_ = 0;         // reflectors in this panel
   ColumnNorms<S> norms_;  // of columns as far as they have seen the panel: bounds of the true ones
   int32_t* seen_;         // how many reflectors of the panel a column's norm includes
   int32_t* candidates_;

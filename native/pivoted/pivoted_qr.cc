@@ -1,8 +1,8 @@
 // One large matrix with column pivoting.
-#include "pivoted/exact_pivots.h"
-#include "pivoted/randomized_pivots.h"
 #include "common/fill_nan.h"
 #include "kernels.h"
+#include "pivoted/exact_pivots.h"
+#include "pivoted/randomized_pivots.h"
 #include "rows/squares.h"
 
 namespace jaxqr {

@@ -25,7 +25,10 @@ class RandomizedFactorization {
 
   // In the place of `a` come R and the vectors of the reflectors.
   RandomizedFactorization(RowPanel<S> a, S* tau, int32_t* p, Workspace& workspace)
-      : a_(a), k_(std::min(a.rows, a.cols)), tau_(tau), p_(p),
+      : a_(a),
+        k_(std::min(a.rows, a.cols)),
+        tau_(tau),
+        p_(p),
         sketch_(a.rows, a.cols, workspace),
         products_(workspace.take<S>(kMost * kMost)),
         above_(workspace.take<Pack<S>>(RowPanel<S>::size(kMost + kLanes, kMost)), kMost + kLanes,
@@ -205,7 +208,7 @@ class RandomizedFactorization {
   int32_t* p_;
   Sketch<S> sketch_;
   S* products_;        // by rows: of columns i and j at (i, j)
-  RowPanel<S> above_;     // what was above the diagonal of V
+  RowPanel<S> above_;  // what was above the diagonal of V
 };
 
 }  // namespace jaxqr

@@ -67,7 +67,8 @@ class Sketch {
           S products[cols][kGroupColumns];
           inner_products(g_.column(i), a.column(j), a.stride, first, a.packs(), products);
           for (long e = 0; e < cols * kGroupColumns && j + e / kGroupColumns < n_; ++e) {
-            y_.set(i + e % kGroupColumns, j + e / kGroupColumns, products[e / kGroupColumns][e % kGroupColumns]);
+            y_.set(i + e % kGroupColumns, j + e / kGroupColumns,
+                   products[e / kGroupColumns][e % kGroupColumns]);
           }
         }
       }
@@ -183,7 +184,7 @@ class Sketch {
   long n_;
   RowPanel<S> y_;      // by columns
   RowPanel<S> g_, x_;  // G, by rows, and G1
-  T* references_;   // squares of the columns' norms when they were last drawn; -1: not known yet
+  T* references_;      // squares of the columns' norms when they were last drawn; -1: not known yet
   int32_t *candidates_, *winners_;
   uint64_t drawn_ = 0;
   // Of the square of a norm that must be left, about epsilon^(2/3): R11 may magnify the errors of Y

@@ -1,5 +1,6 @@
 // The best instruction set of the processor, as a tiny library of its own: it is compiled for every
-// processor, so that nobody has to run kernels, which may be compiled for a better one, to find out.
+// processor, so that nobody has to run kernels, which may be compiled for a better one, to find
+// out.
 //
 // The builds of the kernels are for the levels that the x86-64 ABI defines, and a compiler may use
 // all that a level has: so all of it is looked for.
@@ -39,8 +40,7 @@ int level() {
   if (!has(basic.ecx, of_basic) || !has(more.ebx, of_more) || !has(extended.ecx, lzcnt)) return 0;
   const unsigned saved = saved_registers();
   if (!has(saved, 0x6)) return 0;  // the vectors of SSE and AVX
-  constexpr unsigned wide =
-      bit_AVX512F | bit_AVX512DQ | bit_AVX512CD | bit_AVX512BW | bit_AVX512VL;
+  constexpr unsigned wide = bit_AVX512F | bit_AVX512DQ | bit_AVX512CD | bit_AVX512BW | bit_AVX512VL;
   return has(more.ebx, wide) && has(saved, 0xe6) ? 2 : 1;
 }
 

@@ -13,10 +13,10 @@ JAXQR_INLINE Mask<T> lane_numbers(std::integer_sequence<int, Lane...>) {
 
 // Columns first, ..., first + 3 of a panel, of which one after the other is eliminated.
 //
-// A reflector takes a single pass over the group. It needs the products of its column with all four,
-// v^H x_c, before that pass begins. So each pass does two things to a pack of rows: it applies the
-// reflector of column C, and it adds to the products of column C + 1, whose final entries it has just
-// computed:
+// A reflector takes a single pass over the group. It needs the products of its column with all
+// four, v^H x_c, before that pass begins. So each pass does two things to a pack of rows: it
+// applies the reflector of column C, and it adds to the products of column C + 1, whose final
+// entries it has just computed:
 //
 //   find_first_products            products of column 0
 //   make_reflector, apply          reflector 0; products of column 1
@@ -223,8 +223,7 @@ class ColumnGroup {
   }
 
   template <int C>
-  JAXQR_INLINE void subtract_from_pack(Pack<S> v, const Pack<S> (&factor)[kColumns],
-                                       long i) const {
+  JAXQR_INLINE void subtract_from_pack(Pack<S> v, const Pack<S> (&factor)[kColumns], long i) const {
     columns_[C][i] = v;
     JAXQR_UNROLL
     for (int c = C + 1; c < kColumns; ++c) {

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
-#include "rows/row_panel.h"
 #include "common/range.h"
 #include "common/reflector.h"
+#include "rows/row_panel.h"
 
 namespace jaxqr {
 
@@ -106,8 +106,8 @@ JAXQR_INLINE void subtract_combinations(const Pack<S>* v, const S (&z)[P][K], Pa
 
 // C := (I - V T V^H)^H C, on P columns; T by columns.
 template <int K, int P, class S>
-JAXQR_INLINE void reflect(const Pack<S>* v, const S (&t)[K][K], Pack<S>* c, long stride,
-                          long first, long last) {
+JAXQR_INLINE void reflect(const Pack<S>* v, const S (&t)[K][K], Pack<S>* c, long stride, long first,
+                          long last) {
   S w[P][K], z[P][K];
   inner_products(v, c, stride, first, last, w);
   JAXQR_UNROLL

@@ -28,7 +28,8 @@ JAXQR_INLINE bool squares_fit(long length, long step, long reach) {
 }
 
 template <class S>
-JAXQR_INLINE bool load_rows_by_squares(const RealOf<S>* from, long step, long reach, RowPanel<S> to, long pack) {
+JAXQR_INLINE bool load_rows_by_squares(const RealOf<S>* from, long step, long reach, RowPanel<S> to,
+                                       long pack) {
   using T = RealOf<S>;
   constexpr int width = kWidth<T>;
   const long length = to.cols * kParts<S>;
@@ -50,7 +51,8 @@ JAXQR_INLINE bool load_rows_by_squares(const RealOf<S>* from, long step, long re
 }
 
 template <class S>
-JAXQR_INLINE bool store_rows_by_squares(RowPanel<S> from, long pack, RealOf<S>* to, long step, long reach) {
+JAXQR_INLINE bool store_rows_by_squares(RowPanel<S> from, long pack, RealOf<S>* to, long step,
+                                        long reach) {
   using T = RealOf<S>;
   constexpr int width = kWidth<T>;
   const long length = from.cols * kParts<S>;

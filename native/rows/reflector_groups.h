@@ -10,8 +10,8 @@
 
 #include <algorithm>
 
-#include "rows/column_kernels.h"
 #include "common/passes.h"
+#include "rows/column_kernels.h"
 
 // What a chunk of a group of columns takes of the first-level cache. Tests may build with less.
 #ifndef JAXQR_CHUNK_BYTES
@@ -28,9 +28,14 @@ class ReflectorGroups {
   // The reflectors are `count` columns of `v` from `start` on, zero above their ones from the pack
   // of rows `first` on.
   ReflectorGroups(RowPanel<S> v, long start, long count, const S* tau, long first)
-      : v_(v.column(start)), stride_(v.stride), first_(first), last_(v.packs()), count_(count),
+      : v_(v.column(start)),
+        stride_(v.stride),
+        first_(first),
+        last_(v.packs()),
+        count_(count),
         tau_(tau) {
-    for (long g = 0; g + kGroupColumns <= count; g += kGroupColumns) find_factor(g, t_[g / kGroupColumns]);
+    for (long g = 0; g + kGroupColumns <= count; g += kGroupColumns)
+      find_factor(g, t_[g / kGroupColumns]);
     chunked_ = count >= 2 * kGroupColumns && last_ - first_ > 2 * kChunk;
   }
 
@@ -76,9 +81,10 @@ class ReflectorGroups {
         for (long h = 0; h < g; ++h) {
           for (long b = 0; b < kGroupColumns; b += kTargetColumns<S>) {
             S part[kTargetColumns<S>][kGroupColumns];
-            inner_products(reflector(g * kGroupColumns), reflector(h * kGroupColumns + b), stride_, first_,
-                           last_, part);
-            std::copy(&part[0][0], &part[0][0] + kTargetColumns<S> * kGroupColumns, &products[g][h][b][0]);
+            inner_products(reflector(g * kGroupColumns), reflector(h * kGroupColumns + b), stride_,
+                           first_, last_, part);
+            std::copy(&part[0][0], &part[0][0] + kTargetColumns<S> * kGroupColumns,
+                      &products[g][h][b][0]);
           }
         }
       }
@@ -94,7 +100,8 @@ class ReflectorGroups {
     for (long i = first_; i < last_; i += kChunk) {
       for (long g = 0; g < groups; ++g) {
         Weights part;
-        inner_products(reflector(g * kGroupColumns), c, stride_, i, std::min(last_, i + kChunk), part);
+        inner_products(reflector(g * kGroupColumns), c, stride_, i, std::min(last_, i + kChunk),
+                       part);
         for (long e = 0; e < cols * kGroupColumns; ++e) {
           add_compensated((&w[g][0][0])[e], (&lost[g][0][0])[e], (&part[0][0])[e]);
         }
@@ -133,7 +140,8 @@ class ReflectorGroups {
   // On kColumns columns: the reflectors from `g` on.
   void apply(Pack<S>* c, long g) const {
     for (; g + kGroupColumns <= count_; g += kGroupColumns) {
-      reflect<kGroupColumns, kTargetColumns<S>>(reflector(g), t_[g / kGroupColumns], c, stride_, first_, last_);
+      reflect<kGroupColumns, kTargetColumns<S>>(reflector(g), t_[g / kGroupColumns], c, stride_,
+                                                first_, last_);
     }
     for (; g < count_; ++g) {
       const S one[1][1] = {{tau_[g]}};

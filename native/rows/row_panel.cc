@@ -1,9 +1,9 @@
 // Householder's method on panels, as kernels that keep the sums of several columns in registers.
 #include "rows/row_panel.h"
 
-#include "rows/copy.h"
 #include "rows/column_group.h"
 #include "rows/column_kernels.h"
+#include "rows/copy.h"
 
 namespace jaxqr {
 namespace {
@@ -83,8 +83,9 @@ void factor_row_panel(RowPanel<S> panel, S* tau, RowPanel<S> r) {
   for (long c = 0; c < panel.cols; c += kGroupColumns) {
     for (long g = 0; g < c; g += kGroupColumns) {
       for (long p = c; p < c + kGroupColumns; p += kTargetColumns<S>) {
-        reflect<kGroupColumns, kTargetColumns<S>>(panel.column(g), t[g / kGroupColumns], panel.column(p),
-                                     panel.stride, g / RowPanel<S>::kLanes, panel.packs());
+        reflect<kGroupColumns, kTargetColumns<S>>(panel.column(g), t[g / kGroupColumns],
+                                                  panel.column(p), panel.stride,
+                                                  g / RowPanel<S>::kLanes, panel.packs());
       }
     }
     ColumnGroup<S> group(panel, c, tau, r);
@@ -102,7 +103,8 @@ void compute_gram(RowPanel<S> v, RowPanel<S> t) {
       inner_products(v.column(g), v.column(p), v.stride, p / RowPanel<S>::kLanes, v.packs(),
                      products);
       for (long e = 0; e < kTargetColumns<S> * kGroupColumns; ++e) {
-        t.set(g + e % kGroupColumns, p + e / kGroupColumns, products[e / kGroupColumns][e % kGroupColumns]);
+        t.set(g + e % kGroupColumns, p + e / kGroupColumns,
+              products[e / kGroupColumns][e % kGroupColumns]);
       }
     }
   }
@@ -130,8 +132,9 @@ void compute_t_factor(const S* tau, RowPanel<S> t) {
     }
     for (long i = 0; i < t.packs(); ++i) {
       const long before = std::min(c, i * RowPanel<S>::kLanes);  // T is zero there
-      combine_packs<kGroupColumns, true, false>(t.column(before) + i, t.stride, weights.entry(0, before),
-                                         weights.stride, c - before, t.column(c) + i, t.stride);
+      combine_packs<kGroupColumns, true, false>(t.column(before) + i, t.stride,
+                                                weights.entry(0, before), weights.stride,
+                                                c - before, t.column(c) + i, t.stride);
     }
     for (long p = 0; p < count; ++p) {
       for (long q = 0; q <= p; ++q) t.set(c + q, c + p, own[p][q]);
@@ -140,7 +143,8 @@ void compute_t_factor(const S* tau, RowPanel<S> t) {
 }
 
 template <class S>
-void multiply_triangle(RowPanel<S> u, [[maybe_unused]] bool conjugated, RowPanel<S> x, RowPanel<S> to) {
+void multiply_triangle(RowPanel<S> u, [[maybe_unused]] bool conjugated, RowPanel<S> x,
+                       RowPanel<S> to) {
   for (long i = 0; i < x.packs(); ++i) {
     for_columns<S>(u.cols, [&](long c, auto width) {
       const Pack<S>* from = x.column(c) + i;

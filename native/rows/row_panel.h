@@ -1,5 +1,6 @@
-// Row panels: tall blocks of columns with consecutive rows in the lanes of vectors, and Householder's
-// method on them. That is the part of a factorization that products of large matrices cannot do.
+// Row panels: tall blocks of columns with consecutive rows in the lanes of vectors, and
+// Householder's method on them. That is the part of a factorization that products of large matrices
+// cannot do.
 #pragma once
 
 #include "common/matrix_view.h"
@@ -24,7 +25,9 @@ struct RowPanel {
 
   // Odd: the columns of a group must not meet in the same places of a cache.
   static long stride_for(long rows) { return ceil_divide(rows, kLanes) | 1; }
-  static long size(long rows, long cols) { return stride_for(rows) * round_up(cols, kGroupColumns); }
+  static long size(long rows, long cols) {
+    return stride_for(rows) * round_up(cols, kGroupColumns);
+  }
 
   RowPanel(Pack<S>* data, long rows, long cols)
       : data(data), rows(rows), cols(cols), stride(stride_for(rows)) {}
@@ -83,7 +86,8 @@ constexpr long kSmallMultiple = 16;
 // TO := U X, both by rows, with an upper triangular matrix U by columns, or its conjugate. The
 // panel of U is square.
 template <class S>
-void multiply_triangle(RowPanel<S> u, bool conjugated, RowPanel<S> x_by_rows, RowPanel<S> to_by_rows);
+void multiply_triangle(RowPanel<S> u, bool conjugated, RowPanel<S> x_by_rows,
+                       RowPanel<S> to_by_rows);
 
 // Q := -V Z.
 template <class S>

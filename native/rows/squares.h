@@ -1,9 +1,9 @@
 // Row panels that are small squares, triangles in them, and the scaling of a panel's columns.
 #pragma once
 
-#include "rows/row_panel.h"
 #include "common/range.h"
 #include "common/workspace.h"
+#include "rows/row_panel.h"
 
 namespace jaxqr {
 

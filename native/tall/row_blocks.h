@@ -1,14 +1,16 @@
-// Matrices of few columns by blocks of rows, whose triangles are stacked and factored in turn (TSQR):
+// Matrices of few columns by blocks of rows, whose triangles are stacked and factored in turn
+// (TSQR):
 //
 //   [A_1]   [Q_1    ] [R_1]         [R_1]   [S_1]
-//   [...] = [  ...  ] [...]   and   [...] = [...] R,   so that the rows of block i of Q are Q_i S_i.
-//   [A_p]   [    Q_p] [R_p]         [R_p]   [S_p]
+//   [...] = [  ...  ] [...]   and   [...] = [...] R,   so that the rows of block i of Q are Q_i
+//   S_i. [A_p]   [    Q_p] [R_p]         [R_p]   [S_p]
 //
 // Q_i = I - V T V^H with the reflectors V of block i, whose first n rows are V_1: so
 // Q_i S_i = [S_i; 0] - V T V_1^H S_i.
 //
-// Householder's method on all of A would give other signs, and LAPACK's signs are promised: they are
-// found from Q (find_signs), or the matrix is factored again where rounding may have decided them.
+// Householder's method on all of A would give other signs, and LAPACK's signs are promised: they
+// are found from Q (find_signs), or the matrix is factored again where rounding may have decided
+// them.
 #pragma once
 
 #include <limits>
@@ -35,10 +37,11 @@ struct Partition {
   long most_rows() const { return std::max(rows, rows_of(blocks - 1)); }
 };
 
-// The signs of LAPACK's R = D R, and thereby those of its Q = Q D, from the first n rows of Q. By (4.1)
-// these are D + L U with L unit lower and U upper triangular, diag(U) = -D tau and Re tau_j >= 1: that
-// gives the signs as elimination, in place, proceeds, and pivots that are not small. False if rounding
-// may have decided, or if tau_j may have to be zero, as for columns that are zero.
+// The signs of LAPACK's R = D R, and thereby those of its Q = Q D, from the first n rows of Q. By
+// (4.1) these are D + L U with L unit lower and U upper triangular, diag(U) = -D tau and Re tau_j
+// >= 1: that gives the signs as elimination, in place, proceeds, and pivots that are not small.
+// False if rounding may have decided, or if tau_j may have to be zero, as for columns that are
+// zero.
 template <class S>
 bool find_signs(View<S> top, View<S> r, RealOf<S>* signs) {
   using T = RealOf<S>;
@@ -136,8 +139,8 @@ class RowBlocks {
   View<S> square(S* squares, long index) const {
     return dense(squares + index * size_.square, problem_.n, problem_.n, Order::kRows);
   }
-  View<S> triangle(long block) const { return square(stacks_, block); }  // R_i
-  View<S> factor(long block) const { return square(stacks_q_, block); }  // S_i
+  View<S> triangle(long block) const { return square(stacks_, block); }       // R_i
+  View<S> factor(long block) const { return square(stacks_q_, block); }       // S_i
   View<S> top(long block) const { return square(tops_, kept_place(block)); }  // V_1
   RowPanel<S> t(long block) const {
     char* place = t_ + kept_place(block) * square_panel_bytes<S>(problem_.n);
@@ -147,8 +150,8 @@ class RowBlocks {
   // The rows of a block in A or Q.
   View<S> rows_of(S* matrices, long block) const {
     const long b = matrix_of(block), i = block - first_block(b);
-    const View<S> all = dense(matrices + b * problem_.m * problem_.n, problem_.m, problem_.n,
-                              problem_.order);
+    const View<S> all =
+        dense(matrices + b * problem_.m * problem_.n, problem_.m, problem_.n, problem_.order);
     return all.block(i * parts_.rows, 0, parts_.rows_of(i), problem_.n);
   }
 
@@ -160,8 +163,8 @@ class RowBlocks {
 
   // -------------------------------------------------------------------------------------- R
 
-  // R_i, and of what Q_i consists of. Until Q is formed V stays as a panel, if all panels fit in the
-  // cache, or else where Q will be.
+  // R_i, and of what Q_i consists of. Until Q is formed V stays as a panel, if all panels fit in
+  // the cache, or else where Q will be.
   void factor_block(long block) {
     const long n = problem_.n, r_size = RowPanel<S>::size(n, n);
     Workspace workspace(Workspace::size<Pack<S>>(size_.panel) + Workspace::size<Pack<S>>(r_size));
@@ -185,8 +188,8 @@ class RowBlocks {
   }
 
   // Let the triangles of a matrix have the same powers of two in their columns: the least ones, as
-  // what is small in a block may be small beside the others. The first block's are the matrix's, and
-  // so is its Scaling.
+  // what is small in a block may be small beside the others. The first block's are the matrix's,
+  // and so is its Scaling.
   void unify_scales(long b) {
     const long first = first_block(b), end = first + parts_.blocks;
     Scaling& all = scalings_[first];

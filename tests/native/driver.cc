@@ -5,8 +5,8 @@
 #include <thread>
 #include <vector>
 
-#include "common/problems.h"
 #include "common/pool.h"
+#include "common/problems.h"
 #include "common/workspace.h"
 
 namespace jaxqr {
@@ -78,13 +78,12 @@ CodProblem<S> decomposition(long batch, long m, long n, double rcond, const void
 using namespace jaxqr;
 #pragma GCC visibility push(default)
 
-extern "C" void test_factor(char letter, long batch, long m, long n, bool transposed,
-                            int pivoting, const void* a, void* q, void* q_full, void* r, void* h,
-                            void* tau, int32_t* p) {
+extern "C" void test_factor(char letter, long batch, long m, long n, bool transposed, int pivoting,
+                            const void* a, void* q, void* q_full, void* r, void* h, void* tau,
+                            int32_t* p) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
-    QrProblem<S> problem{batch, m, n, order_of(transposed),
-                         static_cast<Pivoting>(pivoting)};
+    QrProblem<S> problem{batch, m, n, order_of(transposed), static_cast<Pivoting>(pivoting)};
     problem.a = static_cast<const S*>(a);
     problem.q = static_cast<S*>(q);
     problem.q_full = static_cast<S*>(q_full);
@@ -110,9 +109,8 @@ extern "C" void test_form(char letter, long batch, long m, long n, long k, const
   });
 }
 
-extern "C" void test_apply(char letter, long batch, long m, long k, long rows, long cols,
-                           bool left, bool adjoint, const void* h, const void* tau, const void* c,
-                           void* out) {
+extern "C" void test_apply(char letter, long batch, long m, long k, long rows, long cols, bool left,
+                           bool adjoint, const void* h, const void* tau, const void* c, void* out) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     ApplyProblem<S> problem{batch, m, k, rows, cols, Order::kRows, left, adjoint};
@@ -126,8 +124,8 @@ extern "C" void test_apply(char letter, long batch, long m, long k, long rows, l
 }
 
 extern "C" void test_derivative(char letter, long batch, long m, long n, bool transposed,
-                                bool pivoted, bool forward, const void* q, const void* r,
-                                void* da, void* dq, void* dr) {
+                                bool pivoted, bool forward, const void* q, const void* r, void* da,
+                                void* dq, void* dr) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     DerivativeProblem<S> problem{batch, m, n, order_of(transposed), pivoted};
@@ -145,9 +143,9 @@ extern "C" void test_derivative(char letter, long batch, long m, long n, bool tr
   });
 }
 
-extern "C" void test_decompose(char letter, long batch, long m, long n, double rcond,
-                               const void* a, void* h, void* tau, void* h1, void* tau1, int32_t* p,
-                               int32_t* rank, void* hz, void* tauz) {
+extern "C" void test_decompose(char letter, long batch, long m, long n, double rcond, const void* a,
+                               void* h, void* tau, void* h1, void* tau1, int32_t* p, int32_t* rank,
+                               void* hz, void* tauz) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     Threads pool;
