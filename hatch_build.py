@@ -1,13 +1,23 @@
 """Build the native kernels: as a hook of hatchling, or by ``python hatch_build.py`` in place.
 
-One shared library for each instruction set, as the width of the kernels' vectors follows it. The
-package chooses when it loads them. Where there is no C++ compiler the wheel is pure and the
-package computes with jaxlib's LAPACK. The environment variable JAXQR_NATIVE decides otherwise:
-"0" builds nothing, "require" fails where the kernels cannot be built. CXX names the compiler.
+One shared library for each instruction set, as the width of the kernels' vectors follows it, and a
+tiny one that tells which of them the processor can run: the package asks it when it loads them.
+Where there is no C++ compiler the wheel is pure and the package computes with jaxlib's LAPACK.
+
+Environment variables:
+    JAXQR_INSTRUCTION_SETS: what to build for. "native", the default, is the best instruction set of
+        this machine's processor; "all" are those that a wheel for other machines should have; or
+        names of INSTRUCTION_SETS, separated by commas.
+    JAXQR_NATIVE: "0" builds nothing, "require" fails where the kernels cannot be built.
+    CXX: the compiler.
 """
 
+import ctypes
+import functools
+import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -26,6 +36,8 @@ except ImportError:  # run as a script
 ROOT = Path(__file__).parent
 SOURCES = ROOT / "native"
 TARGET = ROOT / "jaxqr" / "_native"
+PROCESSOR = SOURCES / "processor" / "instruction_set.cc"
+PROCESSOR_LIBRARY = "libjaxqr-processor.so"
 
 # No -ffast-math: it would flush denormal numbers in the whole process, and lose NaNs.
 FLAGS = [
@@ -33,16 +45,16 @@ FLAGS = [
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra"),
     *("-ffunction-sections", "-fdata-sections"),  # what nothing refers to is left out
 ]
-# The libraries, by the names that the package loads them under; the first runs everywhere. The
-# levels are those of the x86-64 ABI: native/instruction_set.cc asks the processor for all of them.
-INSTRUCTION_SETS = {
-    "x86_64": {
-        "baseline": ["-march=x86-64-v2", "-mtune=generic"],  # jaxlib itself needs more
-        "avx2": ["-march=x86-64-v3", "-mtune=generic"],
-        "avx512": ["-march=x86-64-v4", "-mtune=generic", "-mprefer-vector-width=512"],
-    },
-    "other": {"baseline": []},
+# The libraries, by the names that the package loads them under, in the order of what
+# native/processor/instruction_set.cc returns. The levels are those of the x86-64 ABI: it looks for
+# all that a level means.
+X86_64 = {
+    "baseline": ["-march=x86-64-v2", "-mtune=generic"],  # jaxlib itself needs more
+    "avx2": ["-march=x86-64-v3", "-mtune=generic"],
+    "avx512": ["-march=x86-64-v4", "-mtune=generic", "-mprefer-vector-width=512"],
 }
+OTHER: dict[str, list[str]] = {"baseline": []}
+INSTRUCTION_SETS = X86_64 if platform.machine().lower() in ("x86_64", "amd64") else OTHER
 
 
 class BuildError(Exception):
@@ -60,7 +72,7 @@ class NativeHook(BuildHookInterface):
         if self.target_name != "wheel" or wanted == "0":
             return
         try:
-            libraries = build()
+            libraries = [build_processor(), *build()]
         except BuildError as error:
             if wanted == "require":
                 raise
@@ -79,13 +91,13 @@ def build(
     sources: tuple[Path, ...] = (),
     only: str | None = None,
 ) -> list[Path]:
-    """Compile all libraries into `target`.
+    """Compile the kernels into `target`; libraries of other instruction sets there are removed.
 
     Args:
         target: the folder of the libraries.
         flags: more flags for compiler and linker, as of sanitizers.
         sources: more files to compile.
-        only: the one instruction set to build for.
+        only: the one instruction set to build for, whatever the environment says; others stay.
 
     Returns:
         The libraries' paths.
@@ -94,39 +106,107 @@ def build(
         BuildError: without a compiler, without jaxlib's headers, or where compilation fails.
     """
     compiler = _compiler()
-    machine = platform.machine().lower()
-    sets = INSTRUCTION_SETS["x86_64" if machine in ("x86_64", "amd64") else "other"]
-    sets = {name: options for name, options in sets.items() if only in (None, name)}
     include = [f"-I{SOURCES}", "-isystem", _headers()]
-    # the longest first: they are compiled side by side
-    files = sorted([*SOURCES.glob("*.cc"), *sources], key=lambda path: -path.stat().st_size)
-    link = _runtime(compiler)
-    if platform.system() == "Linux" and not flags:
-        # The C++ runtime inside is ours alone: no symbol of it may meet that of another library.
-        exports = f"-Wl,--version-script={SOURCES / 'exports.map'}"
-        link += ["-s", "-Wl,-z,defs", "-Wl,--gc-sections", "-Wl,--exclude-libs,ALL", exports]
+    sets = [only] if only else _wanted_sets()
+    files = [path for path in SOURCES.rglob("*.cc") if path != PROCESSOR]
+    # The longest first: they are compiled side by side, and none should be left at the end.
+    files = sorted([*files, *sources], key=_weight, reverse=True)
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
 
         def compile_one(name: str, source: Path) -> str:
-            object_file = f"{scratch}/{name}-{source.stem}.o"
-            options = [*FLAGS, *sets[name], *flags, *include]
+            object_file = f"{scratch}/{name}-{source.parent.name}-{source.stem}.o"
+            options = [*FLAGS, *INSTRUCTION_SETS[name], *flags, *include]
             _run([*compiler, *options, "-c", str(source), "-o", object_file])
             return object_file
 
-        jobs = {name: [pool.submit(compile_one, name, source) for source in files] for name in sets}
+        runtime = pool.submit(_runtime, tuple(compiler))
+        # Handlers compute nothing: all libraries have the same ones, which run everywhere.
+        shared = [pool.submit(compile_one, "baseline", file) for file in files if _is_handler(file)]
+        kernels = [file for file in files if not _is_handler(file)]
+        jobs = {name: [pool.submit(compile_one, name, file) for file in kernels] for name in sets}
+        link = [*runtime.result(), *(() if flags else _closed())]
         libraries = []
         for name, futures in jobs.items():
-            objects = [future.result() for future in futures]
+            objects = [future.result() for future in [*futures, *shared]]
             library = target / f"libjaxqr-{name}.so"
-            # built aside and moved: a running process keeps the library that it has loaded
-            made = f"{scratch}/{library.name}"
-            _run([*compiler, "-shared", *link, *flags, *objects, "-o", made])
-            beside = library.with_suffix(".new")
-            shutil.copy(made, beside)
-            beside.replace(library)
+            _link(compiler, [*link, *flags, *objects], library)
             libraries.append(library)
+    for path in () if only else target.glob("libjaxqr-*.so"):
+        if path not in (*libraries, target / PROCESSOR_LIBRARY):
+            path.unlink()
     return libraries
+
+
+def build_processor(target: Path = TARGET) -> Path:
+    """Compile the library that tells the best instruction set of the processor. It runs everywhere.
+
+    Raises:
+        BuildError: without a compiler, or where compilation fails.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    library = target / PROCESSOR_LIBRARY
+    compiler = _compiler()
+    _link(compiler, ["-O2", "-fPIC", *_runtime(tuple(compiler)), str(PROCESSOR)], library)
+    return library
+
+
+def best_instruction_set() -> str:
+    """The best instruction set of this machine's processor."""
+    with tempfile.TemporaryDirectory() as scratch:
+        level = ctypes.CDLL(str(build_processor(Path(scratch)))).jaxqr_instruction_set()
+    return list(INSTRUCTION_SETS)[level]
+
+
+def _wanted_sets() -> list[str]:
+    """The instruction sets to build for, as the environment says."""
+    wanted = os.environ.get("JAXQR_INSTRUCTION_SETS") or "native"
+    if wanted == "all":
+        return list(INSTRUCTION_SETS)
+    if wanted == "native":
+        return [best_instruction_set()]
+    names = wanted.split(",")
+    if unknown := set(names) - set(INSTRUCTION_SETS):
+        raise BuildError(
+            f"JAXQR_INSTRUCTION_SETS={wanted}: {', '.join(sorted(unknown))} is not one of "
+            f"{', '.join(INSTRUCTION_SETS)}"
+        )
+    return names
+
+
+def _is_handler(source: Path) -> bool:
+    return source.parent == SOURCES / "ffi"
+
+
+def _weight(source: Path) -> int:
+    """About how long a file takes to compile: its size and that of our headers in it."""
+    found, left = set(), [source]
+    while left:
+        path = left.pop()
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        left += [SOURCES / name for name in re.findall(r'^#include "(.+)"', path.read_text(), re.M)]
+    return sum(path.stat().st_size for path in found)
+
+
+def _closed() -> list[str]:
+    """Linker's flags that keep all symbols inside but those that Python looks up."""
+    if platform.system() != "Linux":
+        return []
+    # The C++ runtime inside is ours alone: no symbol of it may meet that of another library.
+    exports = f"-Wl,--version-script={SOURCES / 'exports.map'}"
+    return ["-s", "-Wl,-z,defs", "-Wl,--gc-sections", "-Wl,--exclude-libs,ALL", exports]
+
+
+def _link(compiler: list[str], arguments: list[str], library: Path) -> None:
+    """Link aside and move into place: a running process keeps the library that it has loaded."""
+    beside = library.with_suffix(f".{os.getpid()}.new")
+    try:
+        _run([*compiler, "-shared", *arguments, "-o", str(beside)])
+        beside.replace(library)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _compiler() -> list[str]:
@@ -139,17 +219,17 @@ def _compiler() -> list[str]:
 
 
 def _headers() -> str:
-    try:
-        import jaxlib
-    except ImportError as error:
-        raise BuildError("jaxlib, for the headers of XLA's FFI, is not installed") from error
-    folder = Path(jaxlib.__file__).parent / "include"
+    found = importlib.util.find_spec("jaxlib")
+    if found is None or not found.origin:
+        raise BuildError("jaxlib, for the headers of XLA's FFI, is not installed")
+    folder = Path(found.origin).parent / "include"
     if not (folder / "xla/ffi/api/ffi.h").exists():
         raise BuildError(f"jaxlib has no headers of XLA's FFI in {folder}")
     return str(folder)
 
 
-def _runtime(compiler: list[str]) -> list[str]:
+@functools.cache
+def _runtime(compiler: tuple[str, ...]) -> list[str]:
     """Link the C++ runtime statically where that works: jaxlib brings one of its own."""
     static = ["-static-libstdc++", "-static-libgcc"]
     with tempfile.TemporaryDirectory() as scratch:
@@ -172,5 +252,5 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    for path in build():
+    for path in [build_processor(), *build()]:
         print(path)

@@ -1,9 +1,9 @@
 // Which kernel computes a problem: the one place where shape decides.
 #include <algorithm>
 
-#include "routines.h"
-#include "scalars.h"
-#include "workspace.h"
+#include "common/scalars.h"
+#include "common/workspace.h"
+#include "kernels.h"
 
 // Tests may build with less.
 #ifndef JAXQR_LEAST_RANDOMIZED
@@ -17,7 +17,7 @@ namespace {
 // its lanes are filled, so small batches of larger matrices do not pay; beyond some side the
 // group's matrices leave the cache.
 template <class S>
-bool lanes_pay(long batch, long m, long n) {
+bool batch_kernel_pays(long batch, long m, long n) {
   constexpr long width = kWidth<RealOf<S>>;
   if (batch == 0) return false;
   const long larger = std::max(m, n), smaller = std::min(m, n);
@@ -75,7 +75,7 @@ void factor(const QrProblem<S>& problem, Pool& pool) {
   if (problem.batch == 0) return;
   if (m == 0 || n == 0) return factor_empty(problem);
   expect_results(problem);
-  if (lanes_pay<S>(problem.batch, m, n)) return factor_lanes(problem, pool);
+  if (batch_kernel_pays<S>(problem.batch, m, n)) return factor_batch(problem, pool);
   if (problem.pivoting == Pivoting::kRandomized && randomized_pays(m, n)) {
     return one_by_one(problem, pool, factor_randomized<S>);
   }
@@ -87,7 +87,7 @@ void factor(const QrProblem<S>& problem, Pool& pool) {
 template <class S>
 void form(const FormProblem<S>& problem, Pool& pool) {
   if (problem.batch == 0 || problem.m == 0 || problem.n == 0) return;
-  if (lanes_pay<S>(problem.batch, problem.m, problem.n)) return form_lanes(problem, pool);
+  if (batch_kernel_pays<S>(problem.batch, problem.m, problem.n)) return form_batch(problem, pool);
   one_by_one(problem, pool, form_blocked<S>);
 }
 
@@ -95,8 +95,8 @@ template <class S>
 void apply(const ApplyProblem<S>& problem, Pool& pool) {
   if (problem.batch == 0 || problem.rows == 0 || problem.cols == 0) return;
   const long other = problem.left ? problem.cols : problem.rows;
-  if (other <= 160 && lanes_pay<S>(problem.batch, problem.m, problem.k)) {
-    return apply_lanes(problem, pool);
+  if (other <= 160 && batch_kernel_pays<S>(problem.batch, problem.m, problem.k)) {
+    return apply_batch(problem, pool);
   }
   if (problem.left && other <= kFewColumns && problem.order == Order::kRows) {
     return one_by_one(problem, pool, apply_few_columns<S>);
@@ -105,33 +105,33 @@ void apply(const ApplyProblem<S>& problem, Pool& pool) {
 }
 
 template <class S>
-void tangent(const DerivativeProblem<S>& problem, Pool& pool) {
+void compute_tangent(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
   if (problem.batch == 0 || m == 0 || n == 0) return;
   if (!problem.dq && !problem.dr) return;  // no result is wanted
-  if (lanes_pay<S>(problem.batch, m, n)) return tangent_lanes(problem, pool);
-  if (few_columns(m, n)) return tangent_tall(problem, pool);
-  one_by_one(problem, pool, tangent_blocked<S>);
+  if (batch_kernel_pays<S>(problem.batch, m, n)) return compute_tangent_batch(problem, pool);
+  if (few_columns(m, n)) return compute_tangent_tall(problem, pool);
+  one_by_one(problem, pool, compute_tangent_blocked<S>);
 }
 
 template <class S>
-void cotangent(const DerivativeProblem<S>& problem, Pool& pool) {
+void compute_cotangent(const DerivativeProblem<S>& problem, Pool& pool) {
   const long m = problem.m, n = problem.n;
   if (problem.batch == 0 || m == 0 || n == 0) return;
   if (!problem.dq && !problem.dr) {
     return std::fill(problem.da, problem.da + problem.batch * m * n, S(0));
   }
-  if (lanes_pay<S>(problem.batch, m, n)) return cotangent_lanes(problem, pool);
-  if (few_columns(m, n)) return cotangent_tall(problem, pool);
-  one_by_one(problem, pool, cotangent_blocked<S>);
+  if (batch_kernel_pays<S>(problem.batch, m, n)) return compute_cotangent_batch(problem, pool);
+  if (few_columns(m, n)) return compute_cotangent_tall(problem, pool);
+  one_by_one(problem, pool, compute_cotangent_blocked<S>);
 }
 
-#define INSTANTIATE(S)                                              \
-  template void factor<S>(const QrProblem<S>&, Pool&);              \
-  template void form<S>(const FormProblem<S>&, Pool&);              \
-  template void apply<S>(const ApplyProblem<S>&, Pool&);            \
-  template void tangent<S>(const DerivativeProblem<S>&, Pool&);     \
-  template void cotangent<S>(const DerivativeProblem<S>&, Pool&);
+#define INSTANTIATE(S, NAME)                                            \
+  template void factor<S>(const QrProblem<S>&, Pool&);                  \
+  template void form<S>(const FormProblem<S>&, Pool&);                  \
+  template void apply<S>(const ApplyProblem<S>&, Pool&);                \
+  template void compute_tangent<S>(const DerivativeProblem<S>&, Pool&); \
+  template void compute_cotangent<S>(const DerivativeProblem<S>&, Pool&);
 JAXQR_FOR_SCALARS(INSTANTIATE)
 
 }  // namespace jaxqr

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 COMPILER = shutil.which(os.environ.get("CXX", "g++"))
@@ -65,19 +66,22 @@ def _find(library: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def _hatch_build() -> ModuleType:
+    sys.path.insert(0, str(ROOT))
+    try:
+        import hatch_build
+    finally:
+        sys.path.remove(str(ROOT))
+    return hatch_build
+
+
 def own_width() -> int:
     """Bytes of the vectors that this processor has."""
-    from jaxqr._lowering import kernels
-
-    return next(width for width, name in WIDTHS.items() if name in kernels.status().split(", "))
+    best = _hatch_build().best_instruction_set()
+    return next(width for width, name in WIDTHS.items() if name == best)
 
 
 def _build(folder: Path, sanitizer: str, width: int) -> Path:
-    sys.path.insert(0, str(ROOT))
-    try:
-        from hatch_build import build
-    finally:
-        sys.path.remove(str(ROOT))
     flags = ["-O1", "-g1", *FLAGS[sanitizer]]
     # what is meant for large matrices, on small ones
     flags += ["-DJAXQR_LEAST_RANDOMIZED=1", "-DJAXQR_CHUNK_BYTES=512"]
@@ -87,7 +91,7 @@ def _build(folder: Path, sanitizer: str, width: int) -> Path:
         flags += [f"-DJAXQR_VECTOR_BYTES={width}", "-Wno-psabi"]
         name = "baseline"
     driver = ROOT / "tests" / "native" / "driver.cc"
-    (library,) = build(folder, flags=tuple(flags), sources=(driver,), only=name)
+    (library,) = _hatch_build().build(folder, flags=tuple(flags), sources=(driver,), only=name)
     return library
 
 

@@ -115,18 +115,33 @@ def _library(name: str) -> ctypes.CDLL:
 
 
 def _path(name: str) -> Path:
-    path = FOLDER / f"libjaxqr-{name}.so"
-    if not path.exists():
-        raise OSError(f"{path.name} was not built")
-    return path
+    return FOLDER / f"libjaxqr-{name}.so"
 
 
 def _choose() -> str:
-    """The name of the best build for this processor; the baseline build knows the processor."""
-    best = _library(INSTRUCTION_SETS[0]).jaxqr_instruction_set()
-    wanted = os.environ.get("JAXQR_INSTRUCTION_SET", INSTRUCTION_SETS[best])
-    if wanted not in INSTRUCTION_SETS[: best + 1]:
-        raise OSError(f"JAXQR_INSTRUCTION_SET={wanted} is none of {INSTRUCTION_SETS[: best + 1]}")
+    """The best build that is here and that this processor can run."""
+    built = [name for name in INSTRUCTION_SETS if _path(name).exists()]
+    if not built:
+        raise OSError("no kernels were built")
+    best = _library("processor").jaxqr_instruction_set()
+    runnable = INSTRUCTION_SETS[: best + 1]
+    wanted = os.environ.get("JAXQR_INSTRUCTION_SET")
+    if wanted is None:
+        usable = [name for name in built if name in runnable]
+        if not usable:
+            raise OSError(
+                f"the kernels were built for {' and '.join(built)}, this processor runs "
+                f"{' and '.join(runnable)}: install again on this machine, or with "
+                "JAXQR_INSTRUCTION_SETS=all"
+            )
+        return usable[-1]
+    if wanted not in runnable:
+        raise OSError(f"JAXQR_INSTRUCTION_SET={wanted} is none of {runnable}")
+    if wanted not in built:
+        raise OSError(
+            f"JAXQR_INSTRUCTION_SET={wanted} was not built: install again with "
+            f"JAXQR_INSTRUCTION_SETS={wanted} or all"
+        )
     return wanted
 
 

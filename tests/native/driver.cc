@@ -5,8 +5,9 @@
 #include <thread>
 #include <vector>
 
-#include "kernels.h"
-#include "workspace.h"
+#include "common/pool.h"
+#include "common/problems.h"
+#include "common/workspace.h"
 
 namespace jaxqr {
 namespace {
@@ -77,13 +78,12 @@ CodProblem<S> decomposition(long batch, long m, long n, double rcond, const void
 using namespace jaxqr;
 #pragma GCC visibility push(default)
 
-extern "C" void test_factor(char letter, long batch, long m, long n, bool transposed,
-                            int pivoting, const void* a, void* q, void* q_full, void* r, void* h,
-                            void* tau, int32_t* p) {
+extern "C" void test_factor(char letter, long batch, long m, long n, bool transposed, int pivoting,
+                            const void* a, void* q, void* q_full, void* r, void* h, void* tau,
+                            int32_t* p) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
-    QrProblem<S> problem{batch, m, n, order_of(transposed),
-                         static_cast<Pivoting>(pivoting)};
+    QrProblem<S> problem{batch, m, n, order_of(transposed), static_cast<Pivoting>(pivoting)};
     problem.a = static_cast<const S*>(a);
     problem.q = static_cast<S*>(q);
     problem.q_full = static_cast<S*>(q_full);
@@ -109,9 +109,8 @@ extern "C" void test_form(char letter, long batch, long m, long n, long k, const
   });
 }
 
-extern "C" void test_apply(char letter, long batch, long m, long k, long rows, long cols,
-                           bool left, bool adjoint, const void* h, const void* tau, const void* c,
-                           void* out) {
+extern "C" void test_apply(char letter, long batch, long m, long k, long rows, long cols, bool left,
+                           bool adjoint, const void* h, const void* tau, const void* c, void* out) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     ApplyProblem<S> problem{batch, m, k, rows, cols, Order::kRows, left, adjoint};
@@ -125,8 +124,8 @@ extern "C" void test_apply(char letter, long batch, long m, long k, long rows, l
 }
 
 extern "C" void test_derivative(char letter, long batch, long m, long n, bool transposed,
-                                bool pivoted, bool forward, const void* q, const void* r,
-                                void* da, void* dq, void* dr) {
+                                bool pivoted, bool forward, const void* q, const void* r, void* da,
+                                void* dq, void* dr) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     DerivativeProblem<S> problem{batch, m, n, order_of(transposed), pivoted};
@@ -137,16 +136,16 @@ extern "C" void test_derivative(char letter, long batch, long m, long n, bool tr
     problem.dr = static_cast<S*>(dr);
     Threads pool;
     if (forward) {
-      tangent(problem, pool);
+      compute_tangent(problem, pool);
     } else {
-      cotangent(problem, pool);
+      compute_cotangent(problem, pool);
     }
   });
 }
 
-extern "C" void test_decompose(char letter, long batch, long m, long n, double rcond,
-                               const void* a, void* h, void* tau, void* h1, void* tau1, int32_t* p,
-                               int32_t* rank, void* hz, void* tauz) {
+extern "C" void test_decompose(char letter, long batch, long m, long n, double rcond, const void* a,
+                               void* h, void* tau, void* h1, void* tau1, int32_t* p, int32_t* rank,
+                               void* hz, void* tauz) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     Threads pool;
@@ -165,7 +164,7 @@ extern "C" void test_pseudoinverse(char letter, long batch, long m, long n, long
     problem.v = static_cast<const S*>(v);
     problem.out = static_cast<S*>(out);
     Threads pool;
-    pseudoinverse(problem, pool);
+    apply_pseudoinverse(problem, pool);
   });
 }
 
@@ -181,7 +180,7 @@ extern "C" void test_least_squares(char letter, long batch, long m, long n, long
     problem.residuals = static_cast<RealOf<S>*>(residuals);
     problem.rank = rank;
     Threads pool;
-    least_squares(problem, pool);
+    solve_least_squares(problem, pool);
   });
 }
 
@@ -191,7 +190,7 @@ extern "C" long test_refusing_pool(long count) {
   std::atomic<long> done{0};
   Refusing pool;
   {
-    const std::function<void(long)> body = [&](long) { ++done; };
+    const auto body = [&](long) { ++done; };
     parallel_for(pool, count, body);
   }
   pool.run();
@@ -229,7 +228,7 @@ extern "C" long test_kept_bytes(long count, long bytes) {
   std::vector<std::thread> threads;
   for (long i = 0; i < count; ++i) threads.emplace_back(work);
   while (idle < count) std::this_thread::yield();
-  kept = static_cast<long>(Workspace::in_blocks());
+  kept = static_cast<long>(Workspace::bytes_in_blocks());
   for (std::thread& thread : threads) thread.join();
   return kept;
 }
