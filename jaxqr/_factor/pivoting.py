@@ -15,14 +15,19 @@ Pivoted = Literal[True, "randomized"]  # for the types of results, which have a 
 class Method(NamedTuple):
     """A way of pivoting."""
 
-    name: str  # the primitive's, and the kernels'
-    factor: Callable[[Array], list[Array]] | None  # a matrix to (h, tau, p), where no kernel does
+    name: str  # by which the primitive and the kernels know it
+    factor: Callable[[Array], list[Array]] | None  # gives (h, tau, p) of a matrix without a kernel
+    has_kernel: bool  # whether the kernels in native/ have it, too
 
 
 # The methods by what users pass as `pivoting`.
 METHODS: dict[bool | str, Method] = {
-    True: Method("exact", geqp3_p.bind),
-    False: Method("none", None),
-    "randomized": Method("randomized", randomized.geqp3),
+    True: Method("exact", geqp3_p.bind, has_kernel=True),
+    False: Method("none", None, has_kernel=True),
+    "randomized": Method("randomized", randomized.geqp3, has_kernel=True),
 }
-FACTORS = {method.name: method.factor for method in METHODS.values() if method.factor is not None}
+
+
+def find_method(name: str) -> Method:
+    """Find the method of this name."""
+    return next(method for method in METHODS.values() if method.name == name)

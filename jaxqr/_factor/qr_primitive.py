@@ -34,7 +34,7 @@ from jaxqr._core.undocumented import zero_tangent
 from jaxqr._factor.packed import geqrf_p, orgqr_p
 from jaxqr._factor.packed_rules import completion_jvp, raw_jvp
 from jaxqr._factor.permutation import permute_columns
-from jaxqr._factor.pivoting import FACTORS
+from jaxqr._factor.pivoting import find_method
 from jaxqr._factor.tangent_maps import qr_jvp_p
 from jaxqr._lowering import kernels
 
@@ -99,7 +99,9 @@ def _factor_pivoted(a: Array, pivoting: str) -> tuple[Array, Array, Array, Array
     largest = jnp.min(own, axis=-1, keepdims=True)  # the reciprocal of it
     huge = largest < 2.0 ** (16 - jnp.finfo(a.dtype).maxexp)
     whole = where(huge, lax.full_like(largest, 2.0**-16), jnp.maximum(largest, 1)) + zero_or_nan(a)
-    h, tau, p = FACTORS[pivoting](scale_by(a, whole))
+    pivot = find_method(pivoting).factor
+    assert pivot is not None
+    h, tau, p = pivot(scale_by(a, whole))
     smallest = jnp.max(own, axis=-1, keepdims=True)
     uneven = (smallest > whole * 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)) & (smallest > 1)
     scale = jnp.broadcast_to(whole, own.shape)
@@ -176,6 +178,13 @@ def _packed_tangents(
 
 # ------------------------------------------------------------------------------ registration
 
+
+def _call_kernel(*args: Any, pivoting: str, **params: Any) -> list[Array] | None:
+    if not find_method(pivoting).has_kernel:
+        return None
+    return kernels.compute(*args, pivoting=pivoting, **params)
+
+
 # A lowering of the whole factorization for a platform goes here: `platforms={"cuda": ...}`, a
 # function of the matrix and of the parameters outputs, pivoting and transposed.
 qr_p = make_primitive(
@@ -186,7 +195,7 @@ qr_p = make_primitive(
     jvp=_jvp,
     named_outputs=True,
     mirrored=True,
-    kernel=kernels.compute,
+    kernel=_call_kernel,
 )
 
 
