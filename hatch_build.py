@@ -24,7 +24,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,17 +114,28 @@ def build(
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(os.cpu_count()) as pool:
 
-        def compile_one(name: str, source: Path) -> str:
-            object_file = f"{scratch}/{name}-{source.parent.name}-{source.stem}.o"
-            options = [*FLAGS, *INSTRUCTION_SETS[name], *flags, *include]
-            _run([*compiler, *options, "-c", str(source), "-o", object_file])
-            return object_file
+        def compile_one(source: Path, options: list[str], folder: str) -> str:
+            object_file = Path(scratch, folder, f"{source.parent.name}-{source.stem}.o")
+            object_file.parent.mkdir(exist_ok=True)
+            options = [*options, *flags, *include]
+            _run([*compiler, *options, "-c", str(source), "-o", str(object_file)])
+            return str(object_file)
 
-        runtime = pool.submit(_runtime, tuple(compiler))
-        # Handlers compute nothing: all libraries have the same ones, which run everywhere.
-        shared = [pool.submit(compile_one, "baseline", file) for file in files if _is_handler(file)]
+        def compile_all(sources: list[Path], options: list[str], folder: str) -> list[Future[str]]:
+            return [pool.submit(compile_one, source, options, folder) for source in sources]
+
+        # Handlers compute nothing: all libraries have the same ones, which run everywhere. To
+        # optimize their templates would take longer than it is worth.
+        shared = compile_all(
+            [file for file in files if _is_handler(file)],
+            [*FLAGS, *INSTRUCTION_SETS["baseline"], "-Os"],
+            "shared",
+        )
         kernels = [file for file in files if not _is_handler(file)]
-        jobs = {name: [pool.submit(compile_one, name, file) for file in kernels] for name in sets}
+        jobs = {
+            name: compile_all(kernels, [*FLAGS, *INSTRUCTION_SETS[name]], name) for name in sets
+        }
+        runtime = pool.submit(_runtime, tuple(compiler))
         link = [*runtime.result(), *(() if flags else _closed())]
         libraries = []
         for name, futures in jobs.items():

@@ -7,7 +7,7 @@
 
 namespace jaxqr {
 
-// Small matrices, many at a time: lanes_qr.cc, lanes_derivatives.cc.
+// Many small matrices at a time: batch/qr.cc and derivatives/batch.cc.
 template <class S>
 void factor_batch(const QrProblem<S>& problem, Pool& pool);
 template <class S>
@@ -19,23 +19,27 @@ void compute_tangent_batch(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
 void compute_cotangent_batch(const DerivativeProblem<S>& problem, Pool& pool);
 
-// Few columns: a panel, or row blocks reduced in a tree; n <= kTallColumns, m >= n; tall.cc.
+// Matrices of few columns (n <= kTallColumns, m >= n) as one panel, or as blocks of rows whose
+// triangles are stacked and factored in turn: tall/tall_qr.cc.
 constexpr long kTallColumns = 64;
 template <class S>
 void factor_tall(const QrProblem<S>& problem, Pool& pool);
 
-// Many more rows than columns, n <= kTallColumns; tall_derivatives.cc.
+// Derivatives of matrices with many more rows than columns (n <= kTallColumns):
+// derivatives/tall.cc.
 template <class S>
 void compute_tangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
 template <class S>
 void compute_cotangent_tall(const DerivativeProblem<S>& problem, Pool& pool);
 
-// Q from the left on at most kFewColumns columns, by rows (problem.batch is 1); few_columns.cc.
+// Q applied from the left to at most kFewColumns columns, which lie by rows. problem.batch must be
+// 1: blocked/few_columns.cc.
 constexpr long kFewColumns = 4;
 template <class S>
 void apply_few_columns(const ApplyProblem<S>& problem, Pool& pool);
 
-// One matrix of any shape (problem.batch is 1): blocked.cc, pivoted.cc, derivatives.cc.
+// One matrix of any shape. problem.batch must be 1: blocked/blocked_qr.cc, pivoted/pivoted_qr.cc
+// and derivatives/blocked.cc.
 template <class S>
 void factor_blocked(const QrProblem<S>& problem, Pool& pool);
 template <class S>

@@ -78,8 +78,8 @@ class BatchPanelQr {
     for (int c = 0; c < P; ++c) products_[c] = Pack<S>::zero();
   }
 
-  // Call add(i), which adds to the products, for the rows from i on: of many, sums are made of
-  // sums.
+  // Call add(i), which adds to the products, for the rows from i on. Many rows are added up in
+  // parts.
   template <class Add>
   JAXQR_INLINE void add_rows(long i, const Add& add) {
     if (rows_ - i <= kSumTerms) {

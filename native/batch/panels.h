@@ -9,7 +9,7 @@
 
 namespace jaxqr {
 
-// Columns in a panel.
+// How many columns a panel has.
 template <class S>
 constexpr int kPanelColumns = kIsComplex<S> ? 2 : 4;
 
@@ -27,21 +27,22 @@ struct BatchPanels {
   Pack<S>* at(long i, long j) const { return data + index(i, j); }
 };
 
-// H_1, ..., H_k: vectors below the diagonal of `v`, with implied ones on it.
+// The reflectors H_1, ..., H_k of a group of matrices. Their vectors lie below the diagonal of `v`;
+// the ones on the diagonal are implied.
 template <class S>
 struct BatchReflectors {
   BatchPanels<S> v;
   long count;
   Pack<S>* tau;
-  Pack<S>* gram;  // v_j^H v_i at gram[j * kPanelColumns + i % kPanelColumns], for i < j of the same
-                  // panel
+  // For i < j in the same panel v_j^H v_i is at gram[j * kPanelColumns + i % kPanelColumns].
+  Pack<S>* gram;
 
   const Pack<S>* gram_from(long j) const {
     return gram + j * kPanelColumns<S> + j % kPanelColumns<S>;
   }
 };
 
-// The sum of the squares of a column.
+// In each lane the sum of the squares of a column.
 template <class S>
 inline Vector<RealOf<S>> sum_of_squares(const Pack<S>* x, long rows) {
   Vector<RealOf<S>> total{};

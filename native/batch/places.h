@@ -28,7 +28,7 @@ __attribute__((noinline)) const Place* panel_places(long rows, long cols, Order 
   return fill_places<S>(rows, cols, order, slot, memory.take<Place>(rows * cols * kParts<S>));
 }
 
-// The table of a vector.
+// The table of places for the entries of a vector.
 template <class S>
 const Place* vector_places(long length, Workspace& memory) {
   Place* place = memory.take<Place>(length * kParts<S>);

@@ -27,7 +27,7 @@ struct ReflectorPlaces {
   }
 };
 
-// Room for a group's reflectors.
+// Memory for the reflectors of a group of matrices.
 template <class S>
 class ReflectorBuffer {
  public:

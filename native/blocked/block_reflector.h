@@ -40,7 +40,7 @@ void apply_right(const BlockReflector<S>& block, bool adjoint, View<S> c, S* spa
   multiply(S(-1), Op::kPlain, combined, Op::kAdjoint, block.v, S(1), c);
 }
 
-// T from tau and V.
+// Compute T from tau and V.
 template <class S>
 void compute_t(const BlockReflector<S>& block, const S* tau) {
   multiply(S(1), Op::kAdjoint, block.v, Op::kPlain, block.v, S(0), block.t);
@@ -52,7 +52,7 @@ void compute_t(const BlockReflector<S>& block, const S* tau) {
   store_row_panel(t, block.t);
 }
 
-// V from the reflectors below the diagonal of h, and T.
+// Fill in V, from the reflectors below the diagonal of h, and T.
 template <class S>
 void unpack_reflectors(View<S> h, const S* tau, const BlockReflector<S>& block) {
   const View<S> v = block.v;

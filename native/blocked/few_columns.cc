@@ -140,8 +140,8 @@ class FewColumns {
     }
   }
 
-  // The entries in row i of the reflectors from column `start` on, in `buffer` where those in
-  // memory are not they.
+  // The entries in row i of the bundle from column `start` on. They are written to `buffer` where
+  // memory holds something else: R above the diagonal, the ones on it, or no more reflectors.
   const S* reflectors(long start, long i, S* buffer) const {
     const S* row = h_ + i * k_ + start;
     if (i >= start + kReflectors && start + kReflectors <= k_) return row;

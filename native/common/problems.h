@@ -1,8 +1,8 @@
 // What the library computes: problems of batches of matrices, as plain pointers.
 //
-// `handlers.cc` checks what XLA passes and fills these in; `dispatch.cc` chooses a kernel by shape;
-// the kernels know nothing of XLA. All arrays of a problem have the same order, all are dense, and
-// the batch is their slowest dimension.
+// The handlers in ffi/ check what XLA passes and fill these in. dispatch.cc chooses a kernel by
+// shape; the kernels know nothing of XLA. All arrays of a problem have the same order, all are
+// dense, and the batch is their slowest dimension.
 #pragma once
 
 #include <cstdint>
@@ -198,8 +198,8 @@ struct LstsqProblem {
   }
 };
 
-// The entries, one for each of the four scalar types; dispatch.cc, and for the last three, which
-// call the others, decomposition.cc and least_squares.cc.
+// What the library computes, instantiated for every scalar type: in dispatch.cc, and in
+// least_squares/ for the last three, which call the others.
 template <class S>
 void factor(const QrProblem<S>& problem, Pool& pool);
 template <class S>

@@ -21,7 +21,7 @@ using RealOf = typename RealType<S>::type;
 template <class S>
 constexpr bool kIsComplex = !std::is_same<S, RealOf<S>>::value;
 
-// Reals in one scalar.
+// How many reals make a scalar.
 template <class S>
 constexpr int kParts = kIsComplex<S> ? 2 : 1;
 

@@ -31,11 +31,11 @@
 
 namespace jaxqr {
 
-// Lanes of a vector of reals.
+// How many lanes a vector of reals has.
 template <class T>
 constexpr int kWidth = JAXQR_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
-// Vectors that the processor holds.
+// How many vectors the processor's registers hold.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int kRegisters = 32;
 #else

@@ -40,7 +40,7 @@ void gather(const S* from, const int32_t* order, long n, S* to) {
 
 // The orders of the columns of a batch by decreasing sums of magnitudes. Those of a matrix whose
 // columns are of similar size, or sorted already, stay as they are; false if all do.
-// decomposition.cc.
+// least_squares/decomposition.cc.
 template <class S>
 bool sort_columns(const S* a, long batch, long m, long n, int32_t* order, Pool& pool);
 

@@ -27,7 +27,7 @@ class PivotedFactorization {
  public:
   using T = RealOf<S>;
 
-  // Of the matrix, which has some columns of zeros more than n.
+  // How many Packs the matrix takes: it has some columns of zeros more than n.
   static long matrix_size(long m, long n) { return RowPanel<S>::size(m, n + kGroupColumns); }
 
   static size_t workspace(long m, long n) {

@@ -15,9 +15,6 @@ class RandomizedFactorization {
  public:
   using T = RealOf<S>;
 
-  // Of the matrix, which has some columns of zeros more than n.
-  static long matrix_size(long m, long n) { return RowPanel<S>::size(m, n + kGroupColumns); }
-
   static size_t workspace(long m, long n) {
     return Sketch<S>::workspace(m, n) + Workspace::size<S>(kMost * kMost) +
            Workspace::size<Pack<S>>(RowPanel<S>::size(kMost + kLanes, kMost));

@@ -40,7 +40,7 @@ class Sketch {
            2 * Workspace::size<int32_t>(round_up(n, kSet));
   }
 
-  // Of an m x n matrix.
+  // The sketch of an m x n matrix.
   Sketch(long m, long n, Workspace& workspace)
       : n_(n),
         y_(workspace.take<Pack<S>>(RowPanel<S>::size(kRows, n)), kRows, n),
@@ -187,8 +187,8 @@ class Sketch {
   T* references_;      // squares of the columns' norms when they were last drawn; -1: not known yet
   int32_t *candidates_, *winners_;
   uint64_t drawn_ = 0;
-  // Of the square of a norm that must be left, about epsilon^(2/3): R11 may magnify the errors of Y
-  // by as much as its columns have lost.
+  // How much of the square of a norm must be left, about epsilon^(2/3): R11 may magnify the errors
+  // of Y by as much as its columns have lost.
   static constexpr T kLeastPart = sizeof(T) == 8 ? T(0x1p-35) : T(0x1p-15);
 };
 

@@ -1,11 +1,15 @@
-// Reflectors of a panel applied to the columns of a large one: a small group of columns meets all
-// of them while it is in the cache. That reads and writes the large panel once; products of
+// Many reflectors applied to the columns of a large row panel: a few columns at a time meet all of
+// them while they are in the cache. So the large panel is read and written once; products of
 // matrices with as few reflectors would read it twice and copy it.
 //
-// Columns too long for the first-level cache would come from the second for every group of
-// reflectors. They go by chunks of rows: first the products of all groups with the columns as they
-// are, from which those with the columns as each group would find them follow, by the products of
-// the groups among themselves; then all groups subtract.
+// Columns that are too long for the first-level cache would come from the second level once for
+// every group of reflectors. They are worked on by chunks of rows instead, in three steps:
+//
+//   1. W_g = V_g^H C for all groups g, with the columns C as they are: one pass over the chunks;
+//   2. W_g := T_g^H (W_g - sum over h < g of (V_g^H V_h) W_h), which is what group g would have
+//   found if
+//      those before it had been applied;
+//   3. C -= V_g W_g for all groups: another pass over the chunks.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +17,7 @@
 #include "common/passes.h"
 #include "rows/column_kernels.h"
 
-// What a chunk of a group of columns takes of the first-level cache. Tests may build with less.
+// The bytes that a chunk of the columns takes in the first-level cache. Tests may build with less.
 #ifndef JAXQR_CHUNK_BYTES
 #define JAXQR_CHUNK_BYTES (1 << 14)
 #endif
@@ -49,7 +53,7 @@ class ReflectorGroups {
     const long cost = cols * (last_ - first_) * RowPanel<S>::kLanes * (1 + count_ / 4);
     for_ranges(pool, ceil_divide(end - begin, cols), cost, [&](long from, long to) {
       for (long j = begin + from * cols; j < begin + to * cols; j += cols) {
-        chunked_ ? apply_chunked(products, c.column(j)) : apply(c.column(j), 0);
+        chunked_ ? apply_chunked(products, c.column(j)) : apply_from(0, c.column(j));
         for (long i = j; i < std::min(j + cols, end); ++i) after(i);
       }
     });
@@ -60,7 +64,8 @@ class ReflectorGroups {
   // packs of rows
   static constexpr long kChunk = JAXQR_CHUNK_BYTES / (kTargetColumns<S> * sizeof(Pack<S>));
 
-  using Products = S[kGroupColumns][kGroupColumns];  // v_a^H v_b at [b][a]
+  using Products = S[kGroupColumns][kGroupColumns];     // v_a^H v_b at [b][a]
+  using Weights = S[kTargetColumns<S>][kGroupColumns];  // of column p with vector a at [p][a]
 
   const Pack<S>* reflector(long i) const { return v_ + i * stride_; }
 
@@ -73,7 +78,7 @@ class ReflectorGroups {
     compute_group_t(tau_ + g, products, t);
   }
 
-  // products[g][h] for h < g: of group g with the vectors of group h.
+  // products[g][h] := V_g^H V_h for h < g.
   void find_products(Pool& pool, Products (&products)[kGroups][kGroups]) const {
     const long groups = count_ / kGroupColumns;
     for_ranges(pool, groups, kGroupColumns * count_ * (last_ - first_), [&](long begin, long end) {
@@ -91,24 +96,41 @@ class ReflectorGroups {
     });
   }
 
-  // On kColumns columns, by chunks of rows.
+  // All reflectors on kTargetColumns columns, by chunks of rows.
   void apply_chunked(const Products (&products)[kGroups][kGroups], Pack<S>* c) const {
-    constexpr long cols = kTargetColumns<S>;
-    using Weights = S[cols][kGroupColumns];
     const long groups = count_ / kGroupColumns;
-    Weights w[kGroups]{}, lost[kGroups]{};
+    Weights w[kGroups]{};
+    multiply_chunks(groups, c, w);
+    correct_weights(groups, products, w);
+    for (long i = first_; i < last_; i += kChunk) {
+      for (long g = 0; g < groups; ++g) {
+        subtract_combinations(reflector(g * kGroupColumns), w[g], c, stride_, i,
+                              std::min(last_, i + kChunk));
+      }
+    }
+    apply_from(groups * kGroupColumns, c);
+  }
+
+  // Step 1: w[g] += V_g^H C.
+  void multiply_chunks(long groups, const Pack<S>* c, Weights (&w)[kGroups]) const {
+    Weights lost[kGroups]{};
     for (long i = first_; i < last_; i += kChunk) {
       for (long g = 0; g < groups; ++g) {
         Weights part;
         inner_products(reflector(g * kGroupColumns), c, stride_, i, std::min(last_, i + kChunk),
                        part);
-        for (long e = 0; e < cols * kGroupColumns; ++e) {
+        for (long e = 0; e < kTargetColumns<S> * kGroupColumns; ++e) {
           add_compensated((&w[g][0][0])[e], (&lost[g][0][0])[e], (&part[0][0])[e]);
         }
       }
     }
+  }
+
+  // Step 2.
+  void correct_weights(long groups, const Products (&products)[kGroups][kGroups],
+                       Weights (&w)[kGroups]) const {
     for (long g = 0; g < groups; ++g) {
-      for (long p = 0; p < cols; ++p) {
+      for (long p = 0; p < kTargetColumns<S>; ++p) {
         for (long h = 0; h < g; ++h) {
           for (long b = 0; b < kGroupColumns; ++b) {
             for (long a = 0; a < kGroupColumns; ++a) {
@@ -119,13 +141,6 @@ class ReflectorGroups {
         apply_factor(t_[g], w[g][p]);
       }
     }
-    for (long i = first_; i < last_; i += kChunk) {
-      for (long g = 0; g < groups; ++g) {
-        subtract_combinations(reflector(g * kGroupColumns), w[g], c, stride_, i,
-                              std::min(last_, i + kChunk));
-      }
-    }
-    apply(c, groups * kGroupColumns);
   }
 
   // w := T^H w
@@ -137,8 +152,8 @@ class ReflectorGroups {
     }
   }
 
-  // On kColumns columns: the reflectors from `g` on.
-  void apply(Pack<S>* c, long g) const {
+  // The reflectors from number g on, on kTargetColumns columns.
+  void apply_from(long g, Pack<S>* c) const {
     for (; g + kGroupColumns <= count_; g += kGroupColumns) {
       reflect<kGroupColumns, kTargetColumns<S>>(reflector(g), t_[g / kGroupColumns], c, stride_,
                                                 first_, last_);
