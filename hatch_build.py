@@ -14,6 +14,8 @@ Environment variables:
 
 import ctypes
 import functools
+import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -69,10 +71,16 @@ class NativeHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build; on failure leave the wheel pure, unless the kernels are required."""
         wanted = os.environ.get("JAXQR_NATIVE", "")
-        if self.target_name != "wheel" or wanted == "0":
+        if self.target_name != "wheel":
+            return
+        if version == "standard":  # docstrings refer to it; an editable installation has the tree
+            build_data["force_include"][str(ROOT / "notebooks" / "derivations.md")] = (
+                "jaxqr/derivations.md"
+            )
+        if wanted == "0":
             return
         try:
-            libraries = [build_processor(), *build()]
+            libraries = build_if_changed()
         except BuildError as error:
             if wanted == "require":
                 raise
@@ -82,6 +90,35 @@ class NativeHook(BuildHookInterface):
         system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{system}"
         build_data["artifacts"] += [f"/{path.relative_to(ROOT).as_posix()}" for path in libraries]
+
+
+def build_if_changed() -> list[Path]:
+    """Build the libraries into the package, unless they are there from the same sources.
+
+    Raises:
+        BuildError: as of `build`.
+    """
+    sets = _wanted_sets()
+    libraries = [TARGET / PROCESSOR_LIBRARY, *(TARGET / f"libjaxqr-{name}.so" for name in sets)]
+    stamp, fingerprint = TARGET / "fingerprint", _fingerprint(sets)
+    if not (
+        stamp.exists() and stamp.read_text() == fingerprint and all(map(Path.exists, libraries))
+    ):
+        stamp.unlink(missing_ok=True)
+        build_processor()
+        build()
+        stamp.write_text(fingerprint)
+    return libraries
+
+
+def _fingerprint(sets: list[str]) -> str:
+    """A hash of all that decides what the libraries are: sources, flags, compiler and headers."""
+    compiler = _compiler()
+    version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
+    found = hashlib.sha256(repr((sets, compiler, version, _headers_version())).encode())
+    for path in [Path(__file__), *sorted(path for path in SOURCES.rglob("*") if path.is_file())]:
+        found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()
 
 
 def build(
@@ -229,6 +266,11 @@ def _compiler() -> list[str]:
     raise BuildError(f"no C++ compiler: tried {[' '.join(c) for c in candidates]}")
 
 
+def _headers_version() -> str:
+    """The version of jaxlib, whose headers are compiled in."""
+    return importlib.metadata.version("jaxlib")
+
+
 def _headers() -> str:
     found = importlib.util.find_spec("jaxlib")
     if found is None or not found.origin:
@@ -263,5 +305,5 @@ def _run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    for path in [build_processor(), *build()]:
+    for path in build_if_changed():
         print(path)

@@ -15,12 +15,12 @@ class Library:
 
     def __init__(self, path):
         # by its path: importing the package would import JAX
-        file = Path(__file__).parents[2] / "jaxqr" / "_lowering" / "routines.py"
-        spec = importlib.util.spec_from_file_location("routines", file)
-        routines = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(routines)
+        file = Path(__file__).parents[2] / "jaxqr" / "_lowering" / "blas_addresses.py"
+        spec = importlib.util.spec_from_file_location("blas_addresses", file)
+        blas_addresses = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(blas_addresses)
         self.library = ctypes.CDLL(path)
-        self.library.jaxqr_set_routines(routines.addresses())
+        self.library.jaxqr_set_routines(blas_addresses.find_addresses())
 
     def factor(self, a, outputs, *, transposed, pivoting):
         """`a` has the order of `transposed`: its matrices are the transposes of A."""
