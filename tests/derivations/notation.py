@@ -87,6 +87,22 @@ def ip(X, Y):
     return np.sum(X.conj() * Y).real
 
 
+# Of a triangle, elimination is substitution. (SciPy's solve starts threads, for 4 x 4 as well.)
+def back(R, X):
+    """R^{-1} X with R upper triangular."""
+    return np.linalg.solve(np.triu(R), X)
+
+
+def back_h(R, X):
+    """R^{-H} X with R upper triangular."""
+    return under(H(R), X)
+
+
+def under(L, X):
+    """L^{-1} X with L lower triangular."""
+    return back(L[::-1, ::-1], X[::-1])[::-1]
+
+
 def over(X, R):
     """X R^{-1} with R upper triangular."""
     return H(back_h(R, H(X)))
@@ -95,21 +111,6 @@ def over(X, R):
 def over_h(X, R):
     """X R^{-H} with R upper triangular."""
     return H(back(R, H(X)))
-
-
-def back(R, X):
-    """R^{-1} X with R upper triangular."""
-    return scipy.linalg.solve_triangular(R, X, check_finite=False)
-
-
-def back_h(R, X):
-    """R^{-H} X with R upper triangular."""
-    return scipy.linalg.solve_triangular(R, X, trans="C", check_finite=False)
-
-
-def under(L, X, trans="N", unit=False):
-    """L^{-1} X (or L^{-H} X) with L lower triangular."""
-    return scipy.linalg.solve_triangular(L, X, lower=True, trans=trans, unit_diagonal=unit)
 
 
 # ----------------------------------------------------------------- LAPACK
@@ -147,7 +148,7 @@ def wy(h, tau):
 def z_of(h, n):
     """Z of (4.3)."""
     V = slo(h[:, :n]) + np.eye(len(h), n)
-    return H(under(V[:n], H(V[n:]), trans="C", unit=True))
+    return H(back(H(V[:n]), H(V[n:])))
 
 
 def y_of(Q1, Z):

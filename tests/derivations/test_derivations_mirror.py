@@ -11,6 +11,7 @@ import scipy.linalg
 from jaxqr._factor.permutation import permute_columns
 from notation import (
     H,
+    back,
     close,
     cpl,
     deep,
@@ -72,7 +73,7 @@ def test_direct_lq_rules_for_no_more_rows_than_columns(draw, m, n):
     close((L @ Psi, B - Psi @ Q), tangent(factors, (A,), (dA,), **LQ), 1e-12)
     Lbar, Qbar = H(upp(draw(n, n))), draw(*Q.shape)
     M = H(L) @ Lbar - Qbar @ H(Q)
-    Abar = under(L, Qbar + cpl(M) @ Q, trans="C")
+    Abar = back(H(L), Qbar + cpl(M) @ Q)
     close((Abar,), gradient(factors, (A,), (Lbar, Qbar), **LQ), 1e-12)
 
 
@@ -87,7 +88,7 @@ def test_direct_lq_rules_for_more_rows_than_columns(draw, m, n):
     Lbar, Qbar = draw(*L.shape), draw(*Q.shape)
     U, V, Ubar, Vbar = L[:m], L[m:], H(upp(Lbar[:m])), Lbar[m:]
     W = Qbar @ H(Q) + H(Vbar) @ V
-    top = under(U, W + cpl(H(U) @ Ubar - W), trans="C")
+    top = back(H(U), W + cpl(H(U) @ Ubar - W))
     Abar = np.vstack([top, Vbar]) @ Q
     Lbar = np.vstack([Ubar, Vbar])
     close((Abar,), gradient(factors, (A,), (Lbar, Qbar), **LQ), 1e-12)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import jaxqr
-
 from notation import (
     EPS,
     Draw,
     H,
+    back,
     close,
     deep,
     error,
@@ -25,7 +25,6 @@ from notation import (
     raw,
     rule,
     tall,
-    under,
     upp,
     wy,
     y_of,
@@ -127,7 +126,7 @@ def test_the_derivative_of_z_divides_by_s_which_is_singular_only_at_tau_zero(dra
     (Q1, R), (V, _, S), Z = qr(A), wy(*raw(A)), z_of(raw(A)[0], n)
     dQ1, _ = thin_jvp(Q1, R, dA)
     F = dQ1[n:] - Z @ dQ1[:n]
-    dZ = -H(under(V[:n], H(over(F, S)), trans="C", unit=True))
+    dZ = -H(back(H(V[:n]), H(over(F, S))))
     close(dZ, fd(lambda a: z_of(raw(a)[0], n), A, dA)[0])
     assert np.min(np.abs(np.diag(S))) >= 1 - 4 * EPS
     A[1:, 0], A[0, 0] = 0, 1
@@ -140,9 +139,7 @@ def test_the_derivative_of_z_divides_by_s_which_is_singular_only_at_tau_zero(dra
 @pytest.mark.parametrize("m, n, r", [(7, 4, 3), (5, 5, 2), (4, 7, 2)])
 def test_permutation_and_mask_are_locally_constant(draw, m, n, r):
     A, dA = draw.matrix(m, n), draw(m, n)
-    p, moved = (
-        run(factors, a, outputs=("p",), pivoting="exact")[0] for a in (A, A + 1e-6 * dA)
-    )
+    p, moved = (run(factors, a, outputs=("p",), pivoting="exact")[0] for a in (A, A + 1e-6 * dA))
     assert np.array_equal(p, moved) and np.array_equal(p, pivoted_qr(A)[2])
     A[:, p[1]] *= 100
     assert pivoted_qr(A)[2][0] == p[1]  # piecewise constant only

@@ -8,8 +8,8 @@ import numpy as np
 
 from jaxqr._lowering.compact_wy import apply_reflectors, form_reflectors
 from notation import (
-    EPS,
     H,
+    back,
     close,
     every,
     fd,
@@ -181,9 +181,9 @@ def test_t_and_the_product_of_the_reflectors_follow_them(draw, m, n):
     dh, dtau = raw_jvp(Q, R, h, tau, dA)
     (V, T, S), dQ = wy(h, tau), thin_jvp(Q, R, dA, outputs=("q",))[0]
     close(tangent(form_reflectors, (h[:, :k], tau), (dh[:, :k], dtau)), dQ, 1e-11)
-    L = under(V[:k], slo(dh[:k, :k]), unit=True)
-    dS = np.triu(-under(V[:k], dQ[:k], unit=True) - L @ S)
-    dT = H(under(V[:k], H(dS), unit=True)) - T @ H(L)
+    L = under(V[:k], slo(dh[:k, :k]))
+    dS = np.triu(-under(V[:k], dQ[:k]) - L @ S)
+    dT = H(under(V[:k], H(dS))) - T @ H(L)
     close((dT, np.diag(dS) * (tau != 0)), (fd(lambda a: wy(*raw(a))[1], A, dA)[0], dtau))
 
 
@@ -209,5 +209,5 @@ def backwards(Q, R, h, tau, hbar, taubar):
     Sbar = np.triu(np.diag(taubar * on) - H(V[k:]) @ G)
     Lbar = (H(V[:k]) @ Vbar[:k] - Sbar @ H(S)) * on
     Nbar = Sbar + over_h(slo(Lbar), S_)
-    Qbar = -np.vstack([under(V[:k], Nbar, trans="C", unit=True), G])
+    Qbar = -np.vstack([back(H(V[:k]), Nbar), G])
     return thin_vjp(Q, R, Qbar, np.triu(hbar[:k]))
