@@ -13,5 +13,10 @@ def draw(request):
 
 
 @pytest.fixture(autouse=True, scope="module")
+def _bounded_memory():
+    """Keep compiled programs from module to module, where others drop them: they are the same."""
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _compiled_quickly(fast_compilation):
     """The rules are compiled for each shape and run a few times."""

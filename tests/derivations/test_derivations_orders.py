@@ -12,8 +12,8 @@ from notation import (
     H,
     back,
     close,
-    deep,
     error,
+    every,
     fd,
     full_qr,
     mixed,
@@ -42,19 +42,18 @@ from own_rules import (
 )
 
 THIN = {"outputs": ("q", "r")}
-shapes = pytest.mark.parametrize("m, n", [(7, 4), (5, 5), (4, 7)])
 
 
 # ----------------------------------------------------------------- 12. second order
 @rule("12.1")
-@shapes
+@every
 def test_a_rule_differentiated_again_is_the_second_derivative(draw, m, n):
     A, X, Y = draw.matrix(m, n), draw(m, n), draw(m, n)
     close(second(factors, (A,), (X,), (Y,), **THIN), mixed(qr, A, X, Y), 1e-6)
 
 
 @rule("12.1")
-@deep
+@pytest.mark.parametrize("m, n", [(7, 4), (5, 5)])
 def test_the_second_derivative_by_hand_is_that_of_jax(draw, m, n):
     A, X, Y = draw.matrix(m, n), draw(m, n), draw(m, n)
     Q, R = qr(A)
@@ -79,7 +78,7 @@ def test_factors_inside_a_rule_must_themselves_be_differentiated(draw, m, n):
 
 
 @rule("12.2")
-@shapes
+@pytest.mark.parametrize("m, n", [(7, 4), (4, 7)])
 def test_reflectors_and_tau_have_second_derivatives(draw, m, n):
     A, X, Y = draw.matrix(m, n), draw(m, n), draw(m, n)
     close(second(factors, (A,), (X,), (Y,), outputs=("h", "tau")), mixed(raw, A, X, Y), 1e-6)
@@ -104,7 +103,7 @@ def gradient_of(cotangents, a):
 
 
 @rule("12.4")
-@shapes
+@every
 def test_differentiating_the_vjp_gives_the_same_hessian_as_differentiating_twice(draw, m, n):
     A, X, Y = draw.matrix(m, n), draw(m, n), draw(m, n)
     cot = draw(m, min(m, n)), upp_of(draw(min(m, n), n))

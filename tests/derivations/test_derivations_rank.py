@@ -11,13 +11,12 @@ import pytest
 
 from jaxqr._factor.independence import restrict, tolerance
 from notation import (
-    DEEP,
     EPS,
-    WIDE,
     H,
     close,
     cpl,
     error,
+    every,
     fd,
     full_qr,
     over,
@@ -32,7 +31,6 @@ from notation import (
 from own_rules import counts, factors, run, thin_jvp, thin_vjp
 
 RANKS = pytest.mark.parametrize("m, n, r", [(7, 4, 3), (5, 5, 2), (4, 7, 2), (7, 4, 1)])
-shapes = pytest.mark.parametrize("m, n", [(7, 4), (5, 5), (4, 7)])
 
 
 def rank_deficient(draw, m, n, r):
@@ -193,7 +191,7 @@ def test_with_pivoting_the_gram_matrix_of_r_is_exact_in_every_direction(draw, m,
 # ----------------------------------------------------------------- one triangle
 @rule("8.5", "8.6", "8.7")
 @pytest.mark.parametrize("pivoted", [False, True])
-@pytest.mark.parametrize("m, n", [*DEEP, *WIDE])
+@every
 def test_the_rules_with_one_triangle_agree_with_the_split_ones_for_every_mask(draw, m, n, pivoted):
     Q, R = qr(draw.matrix(m, n))
     for mask in itertools.product([False, True], repeat=len(R)):
@@ -235,7 +233,7 @@ def one_triangle(Q, R, Rm, c, row, dA, Qbar, Rbar):
 
 
 @rule("8.5", "8.6", "8.7")
-@RANKS
+@pytest.mark.parametrize("m, n, r", [(7, 4, 3), (4, 7, 2)])
 def test_one_factor_alone_has_the_same_derivatives_at_every_rank(draw, m, n, r):
     _, _, _, Q, R, p, _ = rank_deficient(draw, m, n, r)
     X, Qbar, Rbar = draw(m, n)[:, p], draw(*Q.shape), draw(*R.shape)
@@ -248,7 +246,7 @@ def test_one_factor_alone_has_the_same_derivatives_at_every_rank(draw, m, n, r):
 
 # ----------------------------------------------------------------- powers of two
 @rule("8.8")
-@shapes
+@every
 def test_a_power_of_two_can_be_moved_between_a_and_the_cotangents(draw, m, n):
     Q, R = qr(draw.matrix(m, n))
     R[2:] = 0  # two columns count
@@ -266,7 +264,7 @@ def test_a_power_of_two_can_be_moved_between_a_and_the_cotangents(draw, m, n):
 
 
 @rule("8.9")
-@shapes
+@every
 def test_powers_of_two_of_the_columns_move_to_those_of_r(draw, m, n):
     A = draw.matrix(m, n)
     Q, R = qr(A)
