@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import lineax
 import numpy as np
 import pytest
-from test_least_squares import CUT, of_rank
 
 from jaxqr.lineax import PivotedQR
-from matrices import normal
+from least_squares import CUT
+from matrices import normal, of_rank
 
 CASES = [((8, 3), 3), ((5, 5), 5), ((3, 8), 3), ((1, 1), 1), ((8, 5), 2), ((5, 5), 3), ((5, 8), 2)]
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "complex128"])

@@ -15,13 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sanitizers import COMPILER, ROOT, own_width, sanitize
 
 import jaxqr
 from jaxqr._core.mirror import mirror_body
 from jaxqr._factor.qr_primitive import _factor, qr_p
 from jaxqr._lowering import kernels
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio
+from sanitizers import COMPILER, ROOT, own_width, sanitize
 
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason=kernels.status())
 needs_compiler = pytest.mark.skipif(

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
 
+import conftest
 import jaxqr
 from foreign_platform import (
     CASES,
@@ -23,10 +23,10 @@ from foreign_platform import (
     gradient,
     lowered_for,
     on_cpu,
-    run,
     targets,
     value_and_gradient,
 )
+from laws import quickly
 from matrices import LIMIT, normal, orthogonality_ratio, residual_ratio, separated
 
 # JAX has no such back end installed, and jaxqr no lowering for it
@@ -154,7 +154,7 @@ def test_tpu_and_portable_programs_hold_in_single_precision(platform):
 def test_the_tpus_complex_factors_hold_where_squares_of_a_column_underflow(m, n):
     a = normal((m, n), "complex64") * np.float32([1, 1e-20, 1e15, 1, 1e-35, 1][:n])
     exported = lowered_for(["tpu"], lambda a: list(jaxqr.qr(a)), a)
-    q, r = run(exported.call, a)
+    q, r = quickly(exported.call, a)
     assert orthogonality_ratio(q) < LIMIT
     size = np.max(np.abs(a), axis=0)
     assert residual_ratio(a / size, np.asarray(q) @ (np.asarray(r) / size)) < LIMIT
@@ -178,7 +178,7 @@ def test_columns_of_any_size_are_right_each_for_itself(platform, pivoting):
 
     exported = export.export(jax.jit(tangents), platforms=[platform], disabled_checks=UNCHECKED)
     program = exported(a * sizes, da * sizes).call
-    q, r, dq, dr, *p = map(np.asarray, run(program, a * sizes, da * sizes))
+    q, r, dq, dr, *p = map(np.asarray, quickly(program, a * sizes, da * sizes))
     if pivoting:
         np.testing.assert_array_equal(p[0], order)
     plain = jax.jvp(lambda a: tuple(jaxqr.qr(a)), (a[:, order],), (da[:, order],))
@@ -228,7 +228,9 @@ def test_a_serialized_module_and_its_gradient_run_without_jaxqr(tmp_path):
     }
     for name, f in triangles.items():
         a = separated((2, 5, 3))
-        triangle, back = run(lambda a, f=f: (f(a), jax.grad(lambda a: jnp.sum(f(a) ** 2))(a)), a)
+        triangle, back = quickly(
+            lambda a, f=f: (f(a), jax.grad(lambda a: jnp.sum(f(a) ** 2))(a)), a
+        )
         np.savez(tmp_path / name, a=a, triangle=triangle, back=back)
         module = lowered_for(["cpu"], f, a).serialize(vjp_order=1)
         (tmp_path / f"{name}.module").write_bytes(module)
@@ -242,7 +244,7 @@ def test_a_module_that_returns_our_tuples_returns_them_after_serialization():
     a = separated((5, 3))
     for f in (jaxqr.qr, jaxqr.lq, lambda a: jaxqr.lstsq(a, a)):
         module = lowered_for(["tpu"], f, a).serialize(vjp_order=1)
-        assert type(run(export.deserialize(module).call, a)) is type(f(a))
+        assert type(quickly(export.deserialize(module).call, a)) is type(f(a))
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
@@ -251,7 +253,7 @@ def test_the_batch_may_be_symbolic(case, platform):
     shape, dtype = CASES[case][0], "complex128"
     symbolic = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), *shape[1:]), dtype)
     exported = lowered_for([platform], value_and_gradient(case), symbolic)
-    got, want = run(exported.call, separated(shape, dtype)), on_cpu(case, dtype)
+    got, want = quickly(exported.call, separated(shape, dtype)), on_cpu(case, dtype)
     assert_same({"value": difference(got[0], want[0]), "gradient": difference(got[1], want[1])})
 
 

@@ -1,7 +1,9 @@
 """The device under test, which is JAX's default, and the CPU next to it, which judges."""
 
 import jax
-import numpy as np
+
+from laws import QUICK
+from matrices import double
 
 PLATFORM = jax.default_backend()
 DEVICE, JUDGE = jax.devices()[0], jax.devices("cpu")[0]
@@ -13,19 +15,12 @@ OWN_CALLS = {
     "gpu": ("cusolver_", "hipsolver_"),
     "tpu": ("Qr", "ProductOfElementaryHouseholderReflectors"),
 }[PLATFORM]
-# Compiling costs most of the time. Of a device's own compiler nothing is switched off.
-_ON_CPU = {"xla_backend_optimization_level": 0}
-
-
-def double(x):
-    """The same numbers in double precision."""
-    return np.asarray(x).astype(np.result_type(x.dtype, np.float64))
 
 
 def compiled(f, *args):
     """`f` compiled for the device, and the arguments there."""
     args = jax.device_put(args, DEVICE)
-    options = _ON_CPU if PLATFORM == "cpu" else {}
+    options = QUICK if PLATFORM == "cpu" else {}  # of a device's own compiler all stays on
     return jax.jit(f).lower(*args).compile(options), args
 
 
@@ -38,4 +33,4 @@ def run(f, *args):
 def judged(f, *args):
     """On the CPU, in double precision."""
     args = jax.device_put(tuple(map(double, args)), JUDGE)
-    return jax.jit(f, compiler_options=_ON_CPU)(*args)
+    return jax.jit(f, compiler_options=QUICK)(*args)

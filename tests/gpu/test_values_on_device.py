@@ -6,12 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from device import DEVICE, DTYPES, OWN_CALLS, PLATFORM, compiled, double, judged, run
-from test_values import assert_factors, hostile
 
 import jaxqr
+from device import DEVICE, DTYPES, OWN_CALLS, PLATFORM, compiled, judged, run
 from foreign_platform import CASES, calls, value_and_gradient
-from matrices import LIMIT, adjoint, norm, normal, orthogonality_ratio, residual_ratio, separated
+from laws import assert_factors
+from matrices import (
+    LIMIT,
+    adjoint,
+    double,
+    hostile,
+    norm,
+    normal,
+    orthogonality_ratio,
+    residual_ratio,
+    separated,
+)
 from meshes import COLLECTIVE, X, assert_sharded, mesh_of, put
 
 # Small batches go to batched routines (cuBLAS), single and large matrices do not; XLA's own QR
