@@ -11,7 +11,7 @@ import scipy.linalg
 
 import jaxqr
 from jaxqr._lowering import kernels as lowering
-from laws import relative_error
+from laws import assert_differentiable, mostly_nightly, relative_error
 from matrices import normal, separated
 
 SHAPES = ((7, 4), (5, 5), (4, 7))
@@ -71,7 +71,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("shape", "mode", "pivoting", "conjugate", "dtype"), mostly_nightly(CASES, 2), ids=str
+    ("shape", "mode", "pivoting", "conjugate", "dtype"),
+    mostly_nightly(CASES, lambda *case: (case[0] == (5, 5)) == (case[-1] == "float64")),
+    ids=str,
 )
 def test_tangents_equal_differences_and_cotangents_pair(shape, mode, pivoting, conjugate, dtype):
     """(10.1) to (10.9), forward, reverse and second order."""

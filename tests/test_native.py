@@ -2,12 +2,9 @@
 
 import ctypes
 import functools
-import os
 import platform
 import shutil
 import struct
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -21,19 +18,12 @@ from jaxqr._core.mirror import mirror_body
 from jaxqr._factor.qr_primitive import _factor, qr_p
 from jaxqr._lowering import kernels
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio
-from sanitizers import COMPILER, ROOT, own_width, sanitize
+from sanitizers import COMPILER, own_width, sanitize
+from surroundings import ROOT, needs_kernels, python
 
-needs_kernels = pytest.mark.skipif(not kernels.available(), reason=kernels.status())
 needs_compiler = pytest.mark.skipif(
     COMPILER is None or platform.system() != "Linux", reason="no compiler with sanitizers"
 )
-
-
-def python(code, **environment):
-    """Run code in a process of its own."""
-    command = [sys.executable, "-W", "error", "-c", code]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 # ------------------------------------------------------------------------- built and chosen
@@ -46,7 +36,7 @@ def test_a_compiler_means_kernels():
 
 def test_they_can_be_left_unused():
     code = "from jaxqr._lowering import kernels; print(kernels.available(), kernels.status())"
-    done = python(code, JAXQR_NATIVE="0")
+    done = python("-c", code, JAXQR_NATIVE="0")
     assert done.stdout.strip() == "False jaxlib's LAPACK (JAXQR_NATIVE=0)", done.stderr
 
 
@@ -55,15 +45,15 @@ def test_required_kernels_that_are_missing_are_an_error(tmp_path):
         ROOT / "jaxqr", tmp_path / "jaxqr", ignore=shutil.ignore_patterns("_native", "__pycache__")
     )
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import jaxqr"
-    done = python(code, JAXQR_NATIVE="require")
+    done = python("-c", code, check=False, JAXQR_NATIVE="require")
     assert "JAXQR_NATIVE=require, but libjaxqr-baseline.so was not built" in done.stderr
-    assert python(code, JAXQR_NATIVE="").returncode == 0
+    python("-c", code, JAXQR_NATIVE="")
 
 
 @needs_kernels
 @pytest.mark.parametrize("name", kernels.INSTRUCTION_SETS)
 def test_every_instruction_set_passes_the_check_up(name):
-    done = python("import jaxqr.__main__ as m; m.main()", JAXQR_INSTRUCTION_SET=name)
+    done = python("-m", "jaxqr", JAXQR_INSTRUCTION_SET=name)
     best = kernels.INSTRUCTION_SETS.index(kernels.status().split(", ")[1])
     if kernels.INSTRUCTION_SETS.index(name) <= best:
         assert "all checks passed" in done.stdout, done.stdout + done.stderr
@@ -213,7 +203,7 @@ before = peak()
 for _ in range(60): jax.block_until_ready(f(np.ones((600, 600), np.float32)))
 print((peak() - before) / 1024)
 """
-    done = python(code)
+    done = python("-c", code)
     assert float(done.stdout) < 30, done.stderr
 
 

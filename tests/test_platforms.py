@@ -2,8 +2,6 @@
 
 import functools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -28,6 +26,7 @@ from foreign_platform import (
 )
 from laws import quickly
 from matrices import LIMIT, normal, orthogonality_ratio, residual_ratio, separated
+from surroundings import python
 
 # JAX has no such back end installed, and jaxqr no lowering for it
 OTHER = "oneapi"
@@ -104,10 +103,7 @@ ON_GPUS = {
 def reports(platform, dtype):
     """Of the platform's programs, from a process of their own."""
     script = Path(__file__).with_name("foreign_platform.py")
-    command = [sys.executable, script, platform, dtype, *ON_GPUS[platform, dtype]]
-    child = subprocess.run(command, capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr
-    return json.loads(child.stdout)
+    return json.loads(python(script, platform, dtype, *ON_GPUS[platform, dtype]).stdout)
 
 
 def assert_same(report):
@@ -234,10 +230,7 @@ def test_a_serialized_module_and_its_gradient_run_without_jaxqr(tmp_path):
         np.savez(tmp_path / name, a=a, triangle=triangle, back=back)
         module = lowered_for(["cpu"], f, a).serialize(vjp_order=1)
         (tmp_path / f"{name}.module").write_bytes(module)
-    command = [sys.executable, "-c", FRESH_PROCESS, *triangles]
-    child = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr
-    assert child.stdout == "3 modules\n"
+    assert python("-c", FRESH_PROCESS, *triangles, cwd=tmp_path).stdout == "3 modules\n"
 
 
 def test_a_module_that_returns_our_tuples_returns_them_after_serialization():

@@ -2,14 +2,12 @@
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +15,14 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-PATH = Path(__file__).resolve().parents[1] / "examples" / "tall_matrix.py"
+from surroundings import load_example
+
+example, PATH = load_example("tall_matrix")
 ROWS, COLUMNS = 4003, 6  # five rows of zeros are added, for eight devices
 HELD = [(0, 2004), (2004, 4008)]  # by the processes
 LINE = re.compile(
     r"process (\d) of 2: rows (\d+) to (\d+) of 4008, R ([0-9a-f]{16}), all checks passed"
 )
-
-
-def load():
-    spec = importlib.util.spec_from_file_location(PATH.stem, PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-example = load()
 
 
 def free(port):
