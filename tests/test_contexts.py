@@ -8,7 +8,6 @@ import pytest
 from jax import export
 
 import jaxqr
-from jaxqr._lowering import kernels
 from laws import assert_close, floating
 from matrices import normal
 from surroundings import python
@@ -34,17 +33,6 @@ GROUPS = {
         jaxqr.householder_product(a, a[0]),
     ),
 }
-
-
-@pytest.fixture(params=["kernels", "no kernels"])
-def way(request, monkeypatch):
-    if request.param == "no kernels":
-        jax.clear_caches()
-        monkeypatch.setattr(kernels, "available", lambda: False)
-    elif not kernels.available():
-        pytest.skip(kernels.status())
-    yield
-    jax.clear_caches()
 
 
 def all_of(f):

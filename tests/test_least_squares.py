@@ -84,6 +84,20 @@ def test_a_large_and_much_deeper_matrix_is_factored_twice(rank):
     assert_close((abar, bbar), (want, z), 1e-9)
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("shape", [(30, 6), (1024, 256)], ids=str)
+@pytest.mark.parametrize("place", [0, -1])
+def test_heavy_rows_take_no_digits_from_the_others(shape, place):
+    """Of columns that they leave out, too, wherever those stand: large columns come first."""
+    m, n = shape
+    rng = np.random.default_rng(0)
+    a = rng.integers(-8, 9, shape) * 2.0 ** (40 * (np.arange(m) < 3))[:, None]
+    a[:3, place] = 0
+    x = rng.integers(-4, 5, n) * 1.0
+    b = a @ x  # all of it integers, and exact
+    np.testing.assert_allclose(jaxqr.lstsq(a, b).x, x, rtol=0, atol=1e-11)
+
+
 def test_dtypes_meet_as_jax_promotes_them():
     a, b = normal((5, 3)), normal((5, 2), "complex128", seed=1)
     with jax.numpy_dtype_promotion("standard"):

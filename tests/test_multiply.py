@@ -10,7 +10,6 @@ import pytest
 import scipy.linalg
 
 import jaxqr
-from jaxqr._lowering import kernels as lowering
 from laws import assert_differentiable, mostly_nightly, relative_error
 from matrices import normal, separated
 
@@ -211,11 +210,8 @@ def forms_q(f, *args):
     return bool(re.search("orgqr|ungqr", text)) or any("q" in o.split(",") for o in kernels)
 
 
-@pytest.mark.parametrize("native", ["kernels where there are any", "LAPACK"])
-def test_no_q_is_formed(native, monkeypatch):
-    if native == "LAPACK":
-        monkeypatch.setattr(lowering, "available", lambda: False)
-    jax.clear_caches()
+@pytest.mark.usefixtures("way")
+def test_no_q_is_formed():
     a, c = normal((7, 4)), normal((2, 7))
 
     def loss(f):
@@ -231,7 +227,6 @@ def test_no_q_is_formed(native, monkeypatch):
         assert not forms_q(f, a, c)
         assert not forms_q(gradient, a, c)
         assert not forms_q(lambda a, c, g=gradient: jax.jvp(g, (a, c), (a, c)), a, c)
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize(

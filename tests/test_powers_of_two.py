@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from foreign_platform import lowered_for
 from jaxqr._core.mirror import mirror_body
 from jaxqr._core.scaling import column_scale, middle_scale
 from jaxqr._factor.independence import find_independent, tolerance
 from jaxqr._factor.qr_primitive import _factor
+from laws import QUICK
 from matrices import double, normal
 
 REAL = ("float32", "float64")
@@ -64,36 +66,47 @@ def test_large_and_small_columns_are_brought_to_two_sides_of_one(dtype):
 @every_precision
 def test_columns_count_by_their_own_size_up_to_the_largest_numbers(dtype):
     """(8.3), where a column's sum of magnitudes is no number of this dtype any more."""
-    info, small = np.finfo(dtype), tolerance(dtype)
-    shares = np.array([1e-3, 1.2, 1.45, 1.55, 2.0, 0.1 / small])
-    r = np.triu(np.full((len(shares), 4, 4), 0.5))
-    r[:, 3, 3] = shares * small
+    info, small, rows = np.finfo(dtype), tolerance(dtype), 600
+    shares = np.array([1e-3, 1.2, 0.99 * rows, 1.01 * rows, 2.0 * rows, 0.1 / small])
+    r = np.broadcast_to(np.eye(rows + 1), (len(shares), rows + 1, rows + 1)).copy()
+    r[:, :, -1] = 1
+    r[:, -1, -1] = shares * small
     for size in (1.0, float(info.max), float(info.tiny) * 2.0**20 / small):
         found = find_independent(jnp.asarray((r * size).astype(dtype)), pivoted=False)
-        assert np.all(found[..., :3])
-        np.testing.assert_array_equal(found[:, 0, 3], shares > 1.5)
+        assert np.all(found[:, 0, :-1])
+        np.testing.assert_array_equal(found[:, 0, -1], shares > rows)
 
 
-@functools.cache
-def in_plain_hlo(pivoting):
-    options = {"outputs": ("q", "r", "p")[: 2 + (pivoting != "none")], "pivoting": pivoting}
-    return functools.partial(mirror_body(_factor), **options, transposed=False)
+def program(way, dtype, pivoting):
+    """The factorization in HLO, around LAPACK or around Householder's method in HLO as well."""
+    outputs = ("q", "r", "p") if pivoting else ("q", "r")
+    options = {"outputs": outputs, "pivoting": "exact" if pivoting else "none"}
+    factor = functools.partial(mirror_body(_factor), **options, transposed=False)
+    if way == "portable":
+        factor = lowered_for(["oneapi"], factor, np.ones((30, 3), dtype)).call
+    return jax.jit(factor, compiler_options=QUICK)
 
 
-@pytest.mark.parametrize("pivoting", ["none", "exact"])
+@pytest.mark.parametrize("pivoting", [False, True])
 @pytest.mark.parametrize("dtype", [*REAL, "complex64"])
-def test_factors_are_those_of_the_matrix_scaled_wherever_they_can_be_represented(dtype, pivoting):
+@pytest.mark.parametrize("way", ["lapack", "portable"])
+def test_factors_are_those_of_the_matrix_scaled_wherever_they_can_be_represented(
+    way, dtype, pivoting
+):
     """Up to a column whose norm is nearly the largest number, down to the least normal ones."""
     info = np.finfo(dtype)
     a = normal((30, 3), dtype)
-    a[:, 0] = np.sign(a[:, 0].real)  # all entries alike: a norm far above them
-    a[:, 1:] /= 16
-    factor = jax.jit(in_plain_hlo(pivoting))
+    a[:, 0] /= 16
+    a[:, 1] /= 4
+    a[:, 2] = np.sign(a[:, 2].real)  # all entries alike: a norm far above them
+    factor = program(way, dtype, pivoting)
     want = factor(a)
-    exponents = [info.maxexp - 3 - k for k in (0, 1, 4, 10, 12, 14, 20)]
-    exponents += [info.minexp + k for k in (12, 16, 20, 40)]
+    of_all = [info.maxexp - 3 - k for k in (0, 1, 4, 10, 12, 14, 20)]
+    of_all += [info.minexp + k for k in (12, 16, 20, 40)]
+    exponents = [np.full(3, exponent) for exponent in of_all]
+    exponents += [np.array([info.minexp // k + 2, 0, 0]) for k in (2, 3, 4)]
     for exponent in exponents:
-        size = np.asarray(2.0**exponent, info.dtype)
+        size = (2.0**exponent).astype(info.dtype)
         got = factor(a * size)
         scaled = [got[0], np.asarray(got[1]) / size, *got[2:]]
         for x, y in zip(scaled, want, strict=True):
