@@ -102,12 +102,13 @@ def test_factors_are_those_of_the_matrix_scaled_wherever_they_can_be_represented
     factor = program(way, dtype, pivoting)
     want = factor(a)
     of_all = [info.maxexp - 3 - k for k in (0, 1, 4, 10, 12, 14, 20)]
-    of_all += [info.minexp + k for k in (12, 16, 20, 40)]
+    of_all += [info.minexp + k for k in (20, 24, 40)]
     exponents = [np.full(3, exponent) for exponent in of_all]
     exponents += [np.array([info.minexp // k + 2, 0, 0]) for k in (2, 3, 4)]
     for exponent in exponents:
         size = (2.0**exponent).astype(info.dtype)
         got = factor(a * size)
-        scaled = [got[0], np.asarray(got[1]) / size, *got[2:]]
+        order = np.asarray(got[2]) if pivoting else [0, 1, 2]
+        scaled = [got[0], np.asarray(got[1]) / size[order], *got[2:]]
         for x, y in zip(scaled, want, strict=True):
             np.testing.assert_allclose(x, y, rtol=0, atol=30 * info.eps, err_msg=str(exponent))
