@@ -60,6 +60,7 @@ CASES = {
     "lstsq unpivoted": ((2, 6, 3), lambda a: solve(a, pivoting=False)),
 }
 LIBRARIES = {"cuda": "cusolver", "rocm": "hipsolver"}
+OTHER = "oneapi"  # JAX has no such back end installed, and jaxqr no lowering for it
 # names that export's list of stable custom calls lacks
 UNLISTED = [
     *(f"lapack_{letter}geqp3_ffi" for letter in "sdcz"),

@@ -1,4 +1,4 @@
-"""The programs of every platform: what they call, and that they compute what the CPU's do."""
+"""The programs of every platform compute what the CPU's do."""
 
 import functools
 import json
@@ -15,6 +15,7 @@ import jaxqr
 from foreign_platform import (
     CASES,
     LIBRARIES,
+    OTHER,
     UNCHECKED,
     compare,
     difference,
@@ -28,64 +29,7 @@ from laws import quickly
 from matrices import LIMIT, normal, orthogonality_ratio, residual_ratio, separated
 from surroundings import python
 
-# JAX has no such back end installed, and jaxqr no lowering for it
-OTHER = "oneapi"
-PLATFORMS = ("cpu", *LIBRARIES, "tpu", OTHER)
 every_case = pytest.mark.parametrize("case", CASES)
-
-# ------------------------------------------------------------------------- what is called
-
-# routines of the value, and of the gradient; pivoted matrices whose columns differ too much in size
-# are factored anew
-ROUTINES = {
-    "deep": ("geqrf orgqr", "geqrf orgqr"),
-    "complete": ("geqrf orgqr", "geqrf orgqr"),
-    "r": ("geqrf", "geqrf orgqr"),
-    "raw": ("geqrf", "geqrf orgqr"),
-    "pivoted": ("geqp3 geqrf orgqr", "geqp3 geqrf orgqr"),
-    "rotate": ("geqrf ormqr", "geqrf orgqr ormqr"),
-    "multiply": ("geqrf ormqr", "geqrf ormqr"),
-    "multiply pivoted": ("geqp3 geqrf ormqr", "geqp3 geqrf ormqr"),
-    "lstsq": ("geqp3 geqrf ormqr", "geqp3 geqrf ormqr"),
-    "lstsq unpivoted": ("geqrf ormqr", "geqrf ormqr"),
-}
-
-
-def name_on(platform, routine):
-    """The custom call of a routine for complex128; None where it is portable."""
-    if platform == "cpu":
-        return f"lapack_z{routine.replace('or', 'un')}_ffi"
-    if platform == "tpu":
-        table = {"geqrf": "Qr", "orgqr": "ProductOfElementaryHouseholderReflectors"}
-        return table.get(routine)
-    if platform == OTHER or routine == "geqp3":
-        return None
-    return f"{LIBRARIES[platform]}_{routine}_ffi"
-
-
-@pytest.mark.parametrize("platform", PLATFORMS)
-@pytest.mark.parametrize("case", ROUTINES)
-def test_every_platform_calls_its_own_routines_and_nothing_else(case, platform):
-    shape, f = CASES[case]
-    a = separated(shape, "complex128")
-    own_solve = {"lapack_ztrsm_ffi"} if platform == "cpu" else set()
-    for function, routines in zip((f, gradient(f)), ROUTINES[case], strict=True):
-        want = {name_on(platform, routine) for routine in routines.split()} - {None}
-        assert targets(lowered_for([platform], function, a)) - own_solve == want
-
-
-@pytest.mark.parametrize("platform", PLATFORMS)
-@pytest.mark.parametrize("case", ["deep", "pivoted"])
-def test_export_guarantees_all_but_lapacks_pivoting(case, platform):
-    shape, f = CASES[case]
-    checks = [] if platform != OTHER else UNCHECKED[:1]
-    a = separated(shape, "float32")
-    if (case, platform) == ("pivoted", "cpu"):
-        with pytest.raises(ValueError, match="lapack_sgeqp3_ffi"):
-            lowered_for([platform], gradient(f), a, checks)
-    else:
-        lowered_for([platform], gradient(f), a, checks)
-
 
 # ---------------------------------------------------------------------- what is computed
 
