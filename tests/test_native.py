@@ -210,6 +210,7 @@ print((peak() - before) / 1024)
 # -------------------------------------------------------------- random cases under sanitizers
 
 
+@pytest.mark.nightly
 @needs_kernels
 @needs_compiler
 def test_random_cases_under_sanitizers(tmp_path):

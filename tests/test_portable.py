@@ -9,7 +9,7 @@ import scipy.linalg
 import jaxqr
 from foreign_platform import difference
 from jaxqr._factor.packed import geqp3_p, geqrf_p, orgqr_p, ormqr_p
-from jaxqr._lowering import portable
+from jaxqr._lowering import by_columns, portable
 from laws import quickly
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio, separated
 
@@ -29,7 +29,7 @@ def test_blocks_are_lapacks(dtype, shape):
 
 
 def test_stages_are_lapacks(monkeypatch):
-    monkeypatch.setattr(portable, "LARGE", 64)
+    monkeypatch.setattr(by_columns, "LARGE", 64)
     a = normal((150, 140))
     plain, pivoted = quickly(lambda a: (portable.geqrf(a), portable.geqp3(a)), a)
     own_plain, own_pivoted = quickly(lambda a: (geqrf_p.bind(a), geqp3_p.bind(a)), a)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from device import DTYPES, judged, run
+from device import every_dtype, judged, run
 from foreign_platform import CASES
 from laws import differences, pairing, relative_error
 from matrices import LIMIT, double, normal, separated
@@ -38,7 +38,7 @@ def expected(case, kind):
     return judged(lambda a, da: differences(f, a, da), *matrices(case, SINGLE[kind]))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_dtype
 @pytest.mark.parametrize("case", CHOSEN)
 def test_tangents_equal_differences_and_cotangents_pair(case, dtype):
     f, (a, da) = floating(case), matrices(case, dtype)

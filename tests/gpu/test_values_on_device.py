@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxqr
-from device import DEVICE, DTYPES, OWN_CALLS, PLATFORM, compiled, judged, run
+from device import DEVICE, DTYPES, OWN_CALLS, PLATFORM, compiled, every_dtype, judged, run
 from foreign_platform import CASES, calls, value_and_gradient
 from laws import assert_factors
 from matrices import (
@@ -27,7 +27,6 @@ from meshes import COLLECTIVE, X, assert_sharded, mesh_of, put
 # Small batches go to batched routines (cuBLAS), single and large matrices do not; XLA's own QR
 # has blocks of 128 columns.
 SHAPES = ((2, 7, 4), (2, 4, 7), (2, 5, 5), (5, 5), (1, 1), (2, 270, 140))
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
