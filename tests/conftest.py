@@ -42,3 +42,17 @@ def fast_compilation():
     jax.config.update("jax_disable_most_optimizations", PLATFORM == "cpu")
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(params=["kernels", "no kernels"])
+def way(request, monkeypatch):
+    """With the package's kernels, and as if there were none."""
+    from jaxqr._lowering import kernels  # after JAX's settings
+
+    if request.param == "no kernels":
+        jax.clear_caches()
+        monkeypatch.setattr(kernels, "available", lambda: False)
+    elif not kernels.available():
+        pytest.skip(kernels.status())
+    yield request.param
+    jax.clear_caches()

@@ -28,6 +28,74 @@ def separated(shape, dtype="float64", seed=0):
     return (normal(shape, dtype, seed) * rows[:, None] ** 0.5 * columns**0.5).astype(dtype)
 
 
+DEFICIENT = ("zero", "rank one", "rank two", "zero column", "repeated column", "identity")
+
+
+def of_rank(rank, shape, dtype="float64", seed=0):
+    *batch, m, n = shape
+    left, right = normal((*batch, m, rank), dtype, seed + 1), normal((*batch, rank, n), dtype, seed)
+    return left @ right
+
+
+def deficient(kind, shape, dtype="float64"):
+    """One of DEFICIENT."""
+    if kind == "zero":
+        return np.zeros(shape, dtype)
+    if kind == "identity":
+        return np.eye(*shape, dtype=dtype)
+    if kind in ("rank one", "rank two"):
+        return of_rank(1 if kind == "rank one" else 2, shape, dtype, seed=1)
+    a = normal(shape, dtype)
+    a[:, 1] = 0 if kind == "zero column" else a[:, 0]
+    return a
+
+
+def kahan(n, c=0.285, shrink=1.0):
+    """All columns stay nearly of one norm while R decays; `shrink` makes the pivots strict."""
+    s = np.sqrt(1 - c**2)
+    k = s ** np.arange(n)[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
+    return k * shrink ** np.arange(n)
+
+
+def hostile(n, dtype):
+    """Matrices that break a careless factorization, by name."""
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(0)
+    base = normal((n, n), dtype)
+    i = np.arange(n)
+    graded = float(info.eps) ** (2 * i / n)
+    rotation = np.linalg.qr(base.astype(np.complex128))[0].real
+    matrices = {
+        "zero": np.zeros((n, n)),
+        "identity": np.eye(n),
+        "ones": np.ones((n, n)),
+        "rank one": np.outer(base[0], base[1]),
+        "rank two": base[:, :2] @ base[:2],
+        "zero column": np.where(i == n // 2, 0, base),
+        "upper": np.triu(base),
+        "graded columns": base * graded,
+        "graded rows": base * graded[:, None],
+        "columns 1e-30 apart": base * np.where(i % 2, 1, 1e-30),
+        "kahan": kahan(n),
+        "hilbert": 1 / (i[:, None] + i + 1),
+        "shuffled orthogonal": rotation[rng.permutation(n)],
+        "huge": base / np.abs(base).max() * (float(info.max) / (4 * n)),
+        "nearly huge": base * (float(info.max) ** 0.97 / n),
+        "tiny": base / np.abs(base).min() * float(info.tiny),
+        "small": base * float(info.tiny) ** 0.9,
+    }
+    return {name: a.astype(dtype) for name, a in matrices.items()}
+
+
+# ------------------------------------------------------------------------------------ ratios
+
+
+def double(x):
+    """The same numbers in double precision."""
+    x = np.asarray(x)
+    return x.astype(np.result_type(x.dtype, np.float64))
+
+
 def adjoint(x):
     return np.conj(np.swapaxes(x, -1, -2))
 
@@ -44,17 +112,18 @@ def residual_ratio(a, product):
     """
     a = np.asarray(a)
     info, size = np.finfo(a.dtype), max(1, *a.shape[-2:])
-    wide = np.result_type(a.dtype, np.float64)
-    error, scale = norm(a.astype(wide) - np.asarray(product).astype(wide)), norm(a.astype(wide))
+    error, scale = norm(double(a) - double(product)), norm(double(a))
     return np.max(error / (size * (scale * float(info.eps) + float(info.tiny))), initial=0)
 
 
 def orthogonality_ratio(q):
     """norm(I - Q^H Q) / (m eps), the worst of a batch."""
-    q = np.asarray(q)
-    wide = q.astype(np.result_type(q.dtype, np.float64))
+    q, wide = np.asarray(q), double(q)
     error = norm(adjoint(wide) @ wide - np.eye(q.shape[-1]))
     return np.max(error / (max(1, q.shape[-2]) * np.finfo(q.dtype).eps), initial=0)
+
+
+# -------------------------------------------------------------------------------- references
 
 
 def householder(a):

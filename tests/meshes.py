@@ -5,11 +5,11 @@ import math
 import re
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from laws import QUICK, floating, loss_of
 
 X = P("x")
 every_mesh = pytest.mark.parametrize("kind", ["automatic", "explicit"])
@@ -18,7 +18,6 @@ COLLECTIVE = re.compile(
 )
 # Without kernels lstsq asks whether any matrix of the batch is deficient: one boolean, or several
 QUESTION = re.compile(r"= \(?(?:(?:/\*\S*\*/)?pred\[\](?:\{\})?(?:, )?)+\)? all-reduce\(")
-QUICK = {"xla_backend_optimization_level": 0}  # compiling takes most of the time
 
 
 @contextlib.contextmanager
@@ -35,14 +34,6 @@ def put(mesh, *arrays, spec=X):
     return [jax.device_put(x, NamedSharding(mesh, spec)) for x in arrays]
 
 
-def floating(tree):
-    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-
-
-def loss_of(f):
-    return lambda *args: sum(jnp.sum(jnp.sin(x)).real for x in floating(f(*args)))
-
-
 def everything(f):
     """Value, tangent, gradient and Hessian-vector product as one program."""
 
@@ -53,25 +44,10 @@ def everything(f):
     return program
 
 
-def alone(f, *args):
-    """Compile and run on one device."""
-    return jax.jit(f, compiler_options=QUICK)(*args)
-
-
 def run(f, *args):
     """Compile, run, and list the collectives in the compiled program."""
     compiled = jax.jit(f).lower(*args).compile(QUICK)
     return compiled(*args), set(COLLECTIVE.findall(QUESTION.sub("", compiled.as_text())))
-
-
-def assert_close(got, want, tol=1e-10):
-    got, want = jax.tree.leaves(got), jax.tree.leaves(want)
-    assert len(got) == len(want)
-    for x, y in zip(got, want, strict=True):
-        assert x.shape == y.shape
-        assert x.dtype == y.dtype
-        x, y = (np.asarray(z).astype(np.result_type(z.dtype, np.float32)) for z in (x, y))
-        np.testing.assert_allclose(x, y, rtol=tol, atol=tol * np.max(np.abs(y), initial=1))
 
 
 def assert_sharded(tree, mesh, spec=X):

@@ -1,8 +1,6 @@
 """Where JAX's contexts change between tracing, differentiating, lowering and running."""
 
-import os
-import subprocess
-import sys
+import itertools
 
 import jax
 import jax.extend
@@ -12,14 +10,11 @@ import pytest
 from jax import export
 
 import jaxqr
-from jaxqr._lowering import kernels
+from laws import assert_close, floating, mostly_nightly
 from matrices import normal
+from surroundings import python
 
 A = normal((6, 4))
-
-
-def floating(f):
-    return lambda a: [x for x in jax.tree.leaves(f(a)) if jnp.issubdtype(x.dtype, jnp.inexact)]
 
 
 # each a few calls in one program, to compile little
@@ -42,66 +37,52 @@ GROUPS = {
 }
 
 
-@pytest.fixture(params=["kernels", "no kernels"])
-def way(request, monkeypatch):
-    if request.param == "no kernels":
-        jax.clear_caches()
-        monkeypatch.setattr(kernels, "available", lambda: False)
-    elif not kernels.available():
-        pytest.skip(kernels.status())
-    yield
-    jax.clear_caches()
+def all_of(f):
+    return lambda a: floating(f(a))
 
 
-def derivatives(f, a, da):
+def with_derivatives(f, a, da):
     """Value, tangents and a gradient with weights for the outputs."""
     out, vjp = jax.vjp(f, a)
     weights = [jax.lax.full_like(x, 0.5) for x in out]
     return out, jax.jvp(f, (a,), (da,))[1], vjp(weights)[0]
 
 
-compiled = jax.jit(derivatives, static_argnums=0)
-
-
-def assert_same(got, want, rtol=1e-12):
-    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        assert x.dtype == y.dtype
-        size = float(np.max(np.abs(np.asarray(y)), initial=1))
-        np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol=0, atol=rtol * size)
+compiled = jax.jit(with_derivatives, static_argnums=0)
 
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_program_traced_in_double_precision_runs_and_differentiates_without(group):
-    f = floating(GROUPS[group])
+    f = all_of(GROUPS[group])
     a, da = jnp.asarray(A), jnp.asarray(A[::-1].copy())
     want = compiled(f, a, da)
     traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(f)(a))
     with jax.enable_x64(False):
         got = compiled(traced, a, da)
-    assert_same(got, want)
+    assert_close(got, want, 1e-12)
 
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_program_traced_in_single_precision_runs_and_differentiates_in_double(group):
-    f = floating(GROUPS[group])
+    f = all_of(GROUPS[group])
     with jax.enable_x64(False):
         a, da = jnp.asarray(A), jnp.asarray(A[::-1].copy())
         want = compiled(f, a, da)
         traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(f)(a))
-    assert_same(compiled(traced, a, da), want, 1e-4)
+    assert_close(compiled(traced, a, da), want, 1e-4)
 
 
 @pytest.mark.usefixtures("way")
 def test_a_gradient_asked_for_outside_of_the_context_is_exact():
-    f = floating(lambda a: [f(a) for f in GROUPS.values()])
+    f = all_of(lambda a: [f(a) for f in GROUPS.values()])
     out, vjp = jax.vjp(f, jnp.asarray(A))
     weights = [jax.lax.full_like(x, 0.5) for x in out]
     want = jax.jit(vjp)(weights)
     with jax.enable_x64(False):
         got = jax.jit(vjp)(weights)
-    assert_same(got, want)
+    assert_close(got, want, 1e-12)
 
 
 @pytest.mark.usefixtures("way")
@@ -114,7 +95,7 @@ def test_double_precision_entered_within_a_program_is_that_of_its_lowering():
     want = [x.astype(jnp.float32) for x in jax.tree.leaves([f(A) for f in GROUPS.values()])]
     with jax.enable_x64(False):
         got = jax.jit(both)(A.astype(np.float32).astype(np.float64))
-    assert_same(got, want, 1e-5)
+    assert_close(got, want, 1e-5)
 
 
 @pytest.mark.usefixtures("way")
@@ -138,7 +119,7 @@ def test_arrays_of_double_precision_stay_so_where_it_is_off(name):
     with jax.enable_x64(False):
         got = getattr(jaxqr, name)(a), jaxqr.lstsq(a, b), jaxqr.qr_multiply(a, b)
         assert jaxqr.qr(A).R.dtype == jnp.float32  # NumPy's become single, as everywhere in JAX
-    assert_same(got, want)
+    assert_close(got, want, 1e-12)
 
 
 # --------------------------------------------------------------------------- other processes
@@ -166,13 +147,8 @@ assert kernels.REGISTERED[0] is None or kernels._load.cache_info().currsize == 0
 
 @pytest.mark.parametrize("kernels", ["0", "1"])
 def test_an_executable_runs_in_a_process_that_has_only_imported_the_package(kernels, tmp_path):
-    environment = {
-        **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
-        "JAXQR_NATIVE": kernels,
-    }
     for program in (SAVE, LOAD):
-        command = [sys.executable, "-c", program, str(tmp_path / "executable")]
-        subprocess.run(command, env=environment, check=True, timeout=120)
+        python("-c", program, tmp_path / "executable", JAXQR_NATIVE=kernels)
 
 
 # ---------------------------------------------------------------------------- symbolic sizes
@@ -182,21 +158,21 @@ CHECKS = [
 ]
 
 
+SIZES = {"b, 6, 4": ((), [(3, 6, 4)]), "m, n": (("m >= n",), [(7, 3), (4, 4)])}
+
+
 @pytest.mark.parametrize(
-    "sizes, constraint, shapes",
-    [("b, 6, 4", (), [(3, 6, 4)]), ("m, n", ("m >= n",), [(7, 3), (4, 4)])],
+    "group, x64, sizes",
+    mostly_nightly(
+        [
+            *((group, False, sizes) for group in ("qr", "lq", "products") for sizes in SIZES),
+            *itertools.product(["least squares"], (False, True), SIZES),
+        ],
+        lambda group, x64, sizes: (sizes == "m, n") == (group in ("lq", "products")),
+    ),
 )
-@pytest.mark.parametrize(
-    "group, x64",
-    [
-        ("qr", False),
-        ("lq", False),
-        ("least squares", False),
-        ("least squares", True),
-        ("products", False),
-    ],
-)
-def test_programs_of_symbolic_sizes_are_exported(group, sizes, constraint, shapes, x64):
+def test_programs_of_symbolic_sizes_are_exported(group, x64, sizes):
+    constraint, shapes = SIZES[sizes]
     programs = {
         "qr": lambda a: (jaxqr.qr(a), jaxqr.qr(a, "complete"), jaxqr.qr(a, pivoting=True)),
         "lq": lambda a: (jaxqr.lq(a), jaxqr.lq(a, "raw"), jaxqr.rq(a)),
@@ -206,7 +182,7 @@ def test_programs_of_symbolic_sizes_are_exported(group, sizes, constraint, shape
     f = programs[group]
 
     def with_gradient(a):
-        return f(a), jax.grad(lambda a: sum(jnp.sum(x) for x in floating(f)(a)))(a)
+        return f(a), jax.grad(lambda a: sum(jnp.sum(x) for x in floating(f(a))))(a)
 
     with jax.enable_x64(x64):
         shape = export.symbolic_shape(sizes, constraints=constraint)
@@ -214,4 +190,4 @@ def test_programs_of_symbolic_sizes_are_exported(group, sizes, constraint, shape
         exported = export.export(jax.jit(with_gradient), disabled_checks=CHECKS)(argument)
         for known in shapes:
             a = jnp.asarray(normal(known, "float32"))
-            assert_same(exported.call(a), with_gradient(a), 1e-3)
+            assert_close(exported.call(a), with_gradient(a), 1e-3)

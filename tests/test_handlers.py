@@ -4,12 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxqr._lowering import kernels
 from jaxqr._lstsq.decomposition import array_results
 from matrices import normal
-
-needs_kernels = pytest.mark.skipif(not kernels.available(), reason=kernels.status())
-
+from surroundings import needs_kernels
 
 F4, I4 = np.float32, np.int32
 PLAIN = {"pivoting": "none", "transposed": False}

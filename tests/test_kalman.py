@@ -1,19 +1,14 @@
 """The square-root Kalman filter of the examples against the dense one, at every rank."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from matrices import normal
+from surroundings import load_example, python
 
-PATH = Path(__file__).resolve().parents[1] / "examples" / "square_root_kalman.py"
+kalman, PATH = load_example("square_root_kalman")
 
 SPREAD = np.eye(3) + 0.2 * normal((3, 3), seed=1)
 PUSH = np.array([[0.0, 0.125, 0.5], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
@@ -31,16 +26,6 @@ CASES = {
     "no variance": (ZERO, ZERO),
 }
 every_case = pytest.mark.parametrize("case", CASES)
-
-
-def load():
-    spec = importlib.util.spec_from_file_location(PATH.stem, PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-kalman = load()
 
 
 def model(case):
@@ -121,11 +106,7 @@ def test_batch_of_sequences():
 
 
 def test_script_prints_what_single_precision_does():
-    command = [sys.executable, "-W", "error", str(PATH)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    head, *lines = done.stdout.splitlines()
+    head, *lines = python(PATH).stdout.splitlines()
     assert head.startswith("start")
     figures = np.array([line.split()[-3:] for line in lines], float).reshape(4, 2, 2, 3)
     (root, dense), (root32, dense32) = np.moveaxis(figures, 0, 2)

@@ -1,20 +1,20 @@
 """Derivatives of least squares against central differences, and the modes against each other."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from test_derivatives import pairing, relative_error
-from test_least_squares import LOW_RANKS, SHAPES, expected, loss, of_rank
-from test_rank import DEFICIENT, deficient
 
 import jaxqr
-from matrices import adjoint, normal
+from laws import STEP, fourth_order, mostly_nightly, pairing, relative_error
+from least_squares import LOW_RANKS, SHAPES, expected, loss
+from matrices import DEFICIENT, adjoint, deficient, normal, of_rank
 from meshes import mesh_of
 
-STEP = 1e-4
-
+DTYPES = ("float64", "complex128")
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -37,11 +37,10 @@ def equal_rank(rank, shape, dtype):
     return curve, left @ a + a @ right
 
 
-def differences(function, step=STEP):
-    """Fourth-order central differences at 0 of a function from t to arrays."""
-    far_low, low, high, far_high = (function(t * step) for t in (-2, -1, 1, 2))
-    steps = zip(far_low, low, high, far_high, strict=True)
-    return [(8 * (c - b) - (d - a)) / (12 * step) for a, b, c, d in steps]
+def differences(function):
+    """Central differences at 0 of a function of a number to arrays of NumPy's."""
+    values = zip(*(function(t * STEP) for t in (-2, -1, 1, 2)), strict=True)
+    return list(map(fourth_order, values))
 
 
 def check(curve, da, b, db, tolerance, pivoting=True):
@@ -67,17 +66,25 @@ def check(curve, da, b, db, tolerance, pivoting=True):
     assert abs(pair - pairing(gradients, (da, db))) < 1e-9 * max(1, abs(scale))
 
 
-@pytest.mark.parametrize("s, pivoting", [(1, True), (4, True), (4, False)])
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_full_rank(shape, dtype, s, pivoting):
+FULL = [*itertools.product(SHAPES, DTYPES, [(1, True), (4, True), (4, False)])]
+
+
+@pytest.mark.parametrize("shape, dtype, s_pivoting", mostly_nightly(FULL, 2), ids=str)
+def test_full_rank(shape, dtype, s_pivoting):
+    s, pivoting = s_pivoting
     curve, da = straight((2, *shape), dtype)
     b, db = (normal((2, shape[0], s), dtype, seed) for seed in (1, 2))
     check(curve, da, b, db, 1e-6, pivoting)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-@pytest.mark.parametrize("shape, rank", LOW_RANKS, ids=str)
+@pytest.mark.parametrize(
+    "shape, rank, dtype",
+    mostly_nightly(
+        [(*case, dtype) for dtype in DTYPES for case in LOW_RANKS],
+        lambda shape, rank, dtype: (rank == 1) == (dtype == "float64"),
+    ),
+    ids=str,
+)
 def test_low_rank_along_matrices_of_equal_rank(shape, rank, dtype):
     curve, da = equal_rank(rank, (2, *shape), dtype)
     b, db = (normal((2, shape[0], 2), dtype, seed) for seed in (11, 12))

@@ -1,17 +1,15 @@
 """jaxqr's solver for lineax, next to lineax's own."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import lineax
 import numpy as np
 import pytest
-from test_least_squares import CUT, of_rank
 
 from jaxqr.lineax import PivotedQR
-from matrices import normal
+from least_squares import CUT
+from matrices import normal, of_rank
+from surroundings import python
 
 CASES = [((8, 3), 3), ((5, 5), 5), ((3, 8), 3), ((1, 1), 1), ((8, 5), 2), ((5, 5), 3), ((5, 8), 2)]
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "complex128"])
@@ -181,4 +179,4 @@ def test_jaxqr_does_not_need_lineax():
         "except ImportError as error:\n    assert \"pip install 'jaxqr[lineax]'\" in str(error)\n"
         "else:\n    raise SystemExit('imported without lineax')"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+    python("-c", program)

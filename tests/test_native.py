@@ -2,12 +2,9 @@
 
 import ctypes
 import functools
-import os
 import platform
 import shutil
 import struct
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -15,28 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sanitizers import COMPILER, ROOT, own_width, sanitize
 
 import jaxqr
 from jaxqr._core.mirror import mirror_body
 from jaxqr._factor.qr_primitive import _factor, qr_p
 from jaxqr._lowering import kernels
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio
+from sanitizers import COMPILER, own_width, sanitize
+from surroundings import ROOT, needs_kernels, python
 
-needs_kernels = pytest.mark.skipif(not kernels.available(), reason=kernels.status())
 BUILT = [
     name for name in kernels.INSTRUCTION_SETS if (kernels.FOLDER / f"libjaxqr-{name}.so").exists()
 ]
 needs_compiler = pytest.mark.skipif(
     COMPILER is None or platform.system() != "Linux", reason="no compiler with sanitizers"
 )
-
-
-def python(code, **environment):
-    """Run code in a process of its own."""
-    command = [sys.executable, "-W", "error", "-c", code]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def processor_level():
@@ -53,7 +43,7 @@ def test_a_compiler_means_kernels():
 
 def test_they_can_be_left_unused():
     code = "from jaxqr._lowering import kernels; print(kernels.available(), kernels.status())"
-    done = python(code, JAXQR_NATIVE="0")
+    done = python("-c", code, JAXQR_NATIVE="0")
     assert done.stdout.strip() == "False jaxlib's LAPACK (JAXQR_NATIVE=0)", done.stderr
 
 
@@ -62,15 +52,15 @@ def test_required_kernels_that_are_missing_are_an_error(tmp_path):
         ROOT / "jaxqr", tmp_path / "jaxqr", ignore=shutil.ignore_patterns("_native", "__pycache__")
     )
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import jaxqr"
-    done = python(code, JAXQR_NATIVE="require")
+    done = python("-c", code, check=False, JAXQR_NATIVE="require")
     assert "JAXQR_NATIVE=require, but no kernels were built" in done.stderr
-    assert python(code, JAXQR_NATIVE="").returncode == 0
+    python("-c", code, JAXQR_NATIVE="")
 
 
 @needs_kernels
 @pytest.mark.parametrize("name", kernels.INSTRUCTION_SETS)
 def test_every_instruction_set_passes_the_check_up(name):
-    done = python("import jaxqr.__main__ as m; m.main()", JAXQR_INSTRUCTION_SET=name)
+    done = python("-m", "jaxqr", JAXQR_INSTRUCTION_SET=name)
     if name in BUILT and kernels.INSTRUCTION_SETS.index(name) <= processor_level():
         assert "all checks passed" in done.stdout, done.stdout + done.stderr
         assert f"own kernels, {name}" in done.stdout
@@ -110,11 +100,11 @@ from jaxqr._lowering import kernels; print(kernels.status())
     for name in too_new:
         (folder / f"libjaxqr-{name}.so").write_text("no library at all")
     if too_new:
-        done = python(code)
+        done = python("-c", code)
         assert "jaxlib's LAPACK (the kernels were built for" in done.stdout, done.stderr
         assert "JAXQR_INSTRUCTION_SETS=all" in done.stdout
     shutil.copy(kernels.FOLDER / f"libjaxqr-{BUILT[0]}.so", folder)
-    done = python(code)
+    done = python("-c", code)
     assert done.stdout.strip() == f"own kernels, {BUILT[0]}", done.stderr
 
 
@@ -240,13 +230,14 @@ before = peak()
 for _ in range(60): jax.block_until_ready(f(np.ones((600, 600), np.float32)))
 print((peak() - before) / 1024)
 """
-    done = python(code)
+    done = python("-c", code)
     assert float(done.stdout) < 30, done.stderr
 
 
 # -------------------------------------------------------------- random cases under sanitizers
 
 
+@pytest.mark.nightly
 @needs_kernels
 @needs_compiler
 def test_random_cases_under_sanitizers(tmp_path):

@@ -1,10 +1,11 @@
 """Every notebook runs in a fresh kernel of this interpreter, and is committed without output."""
 
-from pathlib import Path
-
 import pytest
 
-NOTEBOOKS = sorted(Path(__file__).resolve().parents[1].glob("notebooks/*.ipynb"))
+from laws import mostly_nightly
+from surroundings import ROOT
+
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -50,7 +51,11 @@ def test_notebook_is_valid_and_without_output(jupyter, path):
             assert cell.execution_count is None, cell.id
 
 
-@every_notebook
+@pytest.mark.parametrize(
+    "path",
+    mostly_nightly(((path,) for path in NOTEBOOKS), lambda path: "tour" in path.stem),
+    ids=lambda path: path.stem,
+)
 def test_notebook_runs(jupyter, path):
     nbformat, run = jupyter
     run(nbformat.read(path, as_version=4), path.parent)

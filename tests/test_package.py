@@ -1,8 +1,6 @@
 """The package as a whole: its names, its check-up, its imports."""
 
 import inspect
-import subprocess
-import sys
 import types
 
 import pytest
@@ -10,6 +8,7 @@ import pytest
 import jaxqr
 from jaxqr.__main__ import main
 from jaxqr._lowering import kernels
+from surroundings import python
 
 
 def test_all_is_the_public_api():
@@ -51,4 +50,4 @@ def test_importing_changes_no_configuration():
         "import sys; from jaxqr._lowering import kernels; "
         "assert ('scipy.linalg' in sys.modules) == (kernels.REGISTERED[0] is None)"
     )
-    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
+    python("-c", program)

@@ -7,9 +7,10 @@ import pytest
 import scipy.linalg
 
 import jaxqr
-from foreign_platform import difference, run
+from foreign_platform import difference
 from jaxqr._factor.packed import geqp3_p, geqrf_p, orgqr_p, ormqr_p
-from jaxqr._lowering import portable
+from jaxqr._lowering import by_columns, portable
+from laws import quickly
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio, separated
 
 ORDER = 90  # of the stress matrices: two whole blocks, and columns one by one
@@ -20,18 +21,18 @@ ORDER = 90  # of the stress matrices: two whole blocks, and columns one by one
 def test_blocks_are_lapacks(dtype, shape):
     assert min(shape[-2:]) > portable.WIDTH
     a = normal(shape, dtype)
-    plain, pivoted = run(lambda a: (portable.geqrf(a), portable.geqp3(a)), a)
-    own_plain, own_pivoted = run(lambda a: (geqrf_p.bind(a), geqp3_p.bind(a)), a)
+    plain, pivoted = quickly(lambda a: (portable.geqrf(a), portable.geqp3(a)), a)
+    own_plain, own_pivoted = quickly(lambda a: (geqrf_p.bind(a), geqp3_p.bind(a)), a)
     np.testing.assert_array_equal(pivoted[2], own_pivoted[2])
     assert difference(plain, own_plain) < 1000
     assert difference(pivoted[:2], own_pivoted[:2]) < 1000
 
 
 def test_stages_are_lapacks(monkeypatch):
-    monkeypatch.setattr(portable, "LARGE", 64)
+    monkeypatch.setattr(by_columns, "LARGE", 64)
     a = normal((150, 140))
-    plain, pivoted = run(lambda a: (portable.geqrf(a), portable.geqp3(a)), a)
-    own_plain, own_pivoted = run(lambda a: (geqrf_p.bind(a), geqp3_p.bind(a)), a)
+    plain, pivoted = quickly(lambda a: (portable.geqrf(a), portable.geqp3(a)), a)
+    own_plain, own_pivoted = quickly(lambda a: (geqrf_p.bind(a), geqp3_p.bind(a)), a)
     np.testing.assert_array_equal(pivoted[2], own_pivoted[2])
     assert difference((plain, pivoted[:2]), (own_plain, own_pivoted[:2])) < 1000
 
@@ -89,8 +90,8 @@ def test_a_matrix_is_factored_in_a_batch_as_alone(in_a_batch):
 def test_nan_stays_in_its_matrix():
     a = normal((2, 40, 40))
     a[0, 3, 5] = np.nan
-    h, tau, p = run(portable.geqp3, a)
-    want = run(portable.geqp3, a[1:])
+    h, tau, p = quickly(portable.geqp3, a)
+    want = quickly(portable.geqp3, a[1:])
     assert np.all(np.isnan(h[0]).any() & np.isnan(tau[0]).any())
     assert np.array_equal(np.sort(p[0]), np.arange(40))
     np.testing.assert_array_equal(p[1], want[2][0])
@@ -132,7 +133,7 @@ def test_portable_factors_are_lapacks(m, n, dtype):
             ]
             return (h, hp), (tau, taup, q, turned), p
 
-        return run(program, a, c)
+        return quickly(program, a, c)
 
     got = by(portable.geqrf, portable.geqp3, portable.orgqr, portable.ormqr)
     want = by(geqrf_p.bind, geqp3_p.bind, orgqr_p.bind, ormqr_p.bind)

@@ -2,14 +2,12 @@
 
 import contextlib
 import hashlib
-import importlib.util
 import os
 import re
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +15,15 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-PATH = Path(__file__).resolve().parents[1] / "examples" / "tall_matrix.py"
+from laws import mostly_nightly
+from surroundings import load_example
+
+example, PATH = load_example("tall_matrix")
 ROWS, COLUMNS = 4003, 6  # five rows of zeros are added, for eight devices
 HELD = [(0, 2004), (2004, 4008)]  # by the processes
 LINE = re.compile(
     r"process (\d) of 2: rows (\d+) to (\d+) of 4008, R ([0-9a-f]{16}), all checks passed"
 )
-
-
-def load():
-    spec = importlib.util.spec_from_file_location(PATH.stem, PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-example = load()
 
 
 def free(port):
@@ -90,7 +81,9 @@ def dense_loss(a, b):
     return jnp.log(jnp.sum(errors**2)) - jnp.sum(jnp.log(jnp.abs(jnp.diagonal(r))))
 
 
-@pytest.mark.parametrize("how", [by_options, by_cluster])
+@pytest.mark.parametrize(
+    "how", mostly_nightly([(by_options,), (by_cluster,)], lambda how: how is by_options)
+)
 def test_two_processes_find_what_one_finds_of_the_whole_matrix(how, tmp_path):
     arguments = ["--rows", str(ROWS), "--columns", str(COLUMNS), "--save", str(tmp_path)]
     starts = [([*arguments, *own], environment) for own, environment in how()]
@@ -140,6 +133,7 @@ def test_a_process_makes_the_rows_of_its_own_devices_once():
     np.testing.assert_array_equal(held, np.where(np.arange(24) < 19, first, 0.0)[:, None] * [1, 1])
 
 
+@pytest.mark.nightly
 def test_processes_that_do_not_find_each_other_say_so(tmp_path):
     options = ["--timeout", "2", "--coordinator", f"127.0.0.1:{free(0)}", "--processes", "3"]
     for process, words in ((0, "not all processes have come"), (1, "no coordinator answers")):

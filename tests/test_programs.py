@@ -1,79 +1,93 @@
-"""Every custom call of the exported programs, against a list on file and JAX's own.
+"""What the programs of every platform call: its own routines, as JAX itself calls them."""
 
-The list is ``data/programs.json``; where a change is meant, ``python tests/test_programs.py``
-writes it anew.
-"""
-
-import difflib
-import json
-from pathlib import Path
+import re
 
 import jax
 import numpy as np
 import pytest
-from jax import export
 
 import jaxqr
 from foreign_platform import (
     CASES,
     LIBRARIES,
+    OTHER,
+    UNCHECKED,
     calls,
     compare_gradient,
+    gradient,
     lowered_for,
     on_cpu,
+    targets,
     value_and_gradient,
 )
 from matrices import separated
 
-FILE = Path(__file__).parent / "data" / "programs.json"
 PLATFORMS = ("cpu", *LIBRARIES, "tpu")
-# All cases in complex arithmetic; in real one for every routine and, as LAPACK's names have the
-# dtype's letter, every letter.
-PINNED = [
-    *((case, "complex128") for case in CASES),
-    *((case, "float64") for case in ("deep", "pivoted", "rotate", "lstsq")),
-    ("deep", "float32"),
-    ("deep", "complex64"),
-]
+every_platform = pytest.mark.parametrize("platform", (*PLATFORMS, OTHER))
 
-# ------------------------------------------------------------------------------- the list
-
-
-def programs(platform):
-    """What is on file for a platform: the calls of each case's value, and what derivatives change.
-
-    The list is the same for JAX 0.10.2 and 0.12 (`calls` leaves out what is not), with and
-    without the package's own kernels, which no exported program calls.
-    """
-    found = {}
-    for case, dtype in PINNED:
-        a, f = separated(CASES[case][0], dtype), CASES[case][1]
-        value, both = (calls(lowered_for([platform], g, a)) for g in (f, value_and_gradient(case)))
-        more, less = ([x for x in y if x not in z] for y, z in ((both, value), (value, both)))
-        changes = [*(f"+ {line}" for line in more), *(f"- {line}" for line in less)]
-        found[f"{case}, {dtype}"] = {"value": value, "with gradient": changes}
-    symbolic = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), 6, 3), np.float64)
-    found["deep, float64, symbolic batch"] = {
-        "value": calls(lowered_for([platform], jaxqr.qr, symbolic))
-    }
-    return found
+# routines of the value, and of the gradient; pivoted matrices whose columns differ too much in size
+# are factored anew
+ROUTINES = {
+    "deep": ("geqrf orgqr", "geqrf orgqr"),
+    "complete": ("geqrf orgqr", "geqrf orgqr"),
+    "r": ("geqrf", "geqrf orgqr"),
+    "raw": ("geqrf", "geqrf orgqr"),
+    "pivoted": ("geqp3 geqrf orgqr", "geqp3 geqrf orgqr"),
+    "rotate": ("geqrf ormqr", "geqrf orgqr ormqr"),
+    "multiply": ("geqrf ormqr", "geqrf ormqr"),
+    "multiply pivoted": ("geqp3 geqrf ormqr", "geqp3 geqrf ormqr"),
+    "lstsq": ("geqp3 geqrf ormqr", "geqp3 geqrf ormqr"),
+    "lstsq unpivoted": ("geqrf ormqr", "geqrf ormqr"),
+}
 
 
-def lines(lists):
-    return [f"{name}: {line}" for name, found in lists.items() for line in found]
+def name_on(platform, routine):
+    """The custom call of a routine for complex128; None where it is portable."""
+    if platform == "cpu":
+        return f"lapack_z{routine.replace('or', 'un')}_ffi"
+    if platform == "tpu":
+        table = {"geqrf": "Qr", "orgqr": "ProductOfElementaryHouseholderReflectors"}
+        return table.get(routine)
+    if platform == OTHER or routine == "geqp3":
+        return None
+    return f"{LIBRARIES[platform]}_{routine}_ffi"
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
-def test_programs_call_what_is_on_file(platform):
-    want, got = json.loads(FILE.read_text())[platform], programs(platform)
-    changes = []
-    for case in {**want, **got}:
-        pair = lines(want.get(case, {})), lines(got.get(case, {}))
-        changes += difflib.unified_diff(*pair, f"{case}, on file", f"{case}, now", "", "", 0, "")
-    assert not changes, (
-        f"programs for {platform} call something else than {FILE.name} says. If that is meant, "
-        "write the file anew with\n    python tests/test_programs.py\n" + "\n".join(changes)
-    )
+@every_platform
+@pytest.mark.parametrize("case", ROUTINES)
+def test_every_platform_calls_its_own_routines_and_nothing_else(case, platform):
+    shape, f = CASES[case]
+    a = separated(shape, "complex128")
+    own_solve = {"lapack_ztrsm_ffi"} if platform == "cpu" else set()
+    for function, routines in zip((f, gradient(f)), ROUTINES[case], strict=True):
+        want = {name_on(platform, routine) for routine in routines.split()} - {None}
+        assert targets(lowered_for([platform], function, a)) - own_solve == want
+
+
+@every_platform
+@pytest.mark.parametrize("case", ["deep", "pivoted"])
+def test_export_guarantees_all_but_lapacks_pivoting(case, platform):
+    shape, f = CASES[case]
+    checks = [] if platform != OTHER else UNCHECKED[:1]
+    a = separated(shape, "float32")
+    if (case, platform) == ("pivoted", "cpu"):
+        with pytest.raises(ValueError, match="lapack_sgeqp3_ffi"):
+            lowered_for([platform], gradient(f), a, checks)
+    else:
+        lowered_for([platform], gradient(f), a, checks)
+
+
+@every_platform
+@pytest.mark.parametrize("case", ["deep", "pivoted", "rotate", "lstsq"])
+def test_a_batch_is_computed_by_as_many_calls_as_one_matrix(case, platform):
+    """And by as many loops: none of them is over the batch."""
+
+    def found(batch):
+        a = separated((*batch, *CASES[case][0][-2:]), "float64")
+        text = lowered_for([platform], value_and_gradient(case), a).mlir_module()
+        return sorted(re.findall(r"custom_call @[\w.]+|stablehlo\.while", text))
+
+    assert found((7,)) == found(())
 
 
 # ---------------------------------------------------------------------------- against JAX
@@ -140,10 +154,3 @@ def test_a_serialized_tpu_program_has_its_gradient(case):
 def test_the_case_of_low_rank_is_of_low_rank():
     out, _ = on_cpu("lstsq low rank", "complex128")
     np.testing.assert_array_equal(out.rank, [2, 2])
-
-
-if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_x64", True)
-    table = {platform: programs(platform) for platform in PLATFORMS}
-    FILE.write_text(json.dumps(table, indent=1) + "\n")

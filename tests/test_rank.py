@@ -1,36 +1,21 @@
 """Derivatives where columns depend on each other: finite, and true where there is a truth."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_derivatives import differences, differentiable, pairing, relative_error
 
 import jaxqr
-from matrices import DTYPES, adjoint, normal
+from laws import MODES, differences, differentiable, mostly_nightly, pairing, relative_error
+from matrices import DEFICIENT, DTYPES, FACTORIZATIONS, adjoint, deficient, normal
 
-DEFICIENT = ("zero", "rank one", "rank two", "zero column", "repeated column", "identity")
-
-
-def deficient(kind, shape, dtype="float64"):
-    m, n = shape
-    a = normal(shape, dtype)
-    if kind == "zero":
-        return np.zeros_like(a)
-    if kind == "identity":
-        return np.eye(m, n, dtype=dtype)
-    if kind in ("rank one", "rank two"):
-        rank = 1 if kind == "rank one" else 2
-        return normal((m, rank), dtype, seed=1) @ normal((rank, n), dtype, seed=2)
-    a[:, 1] = 0 if kind == "zero column" else a[:, 0]
-    return a
+EVERY_MODE = [*itertools.product(DTYPES, FACTORIZATIONS, MODES, (False, True))]
 
 
-@pytest.mark.parametrize("pivoting", [False, True])
-@pytest.mark.parametrize("mode", ["reduced", "complete", "triangle", "raw"])
-@pytest.mark.parametrize("name", ["qr", "lq"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_derivatives_are_finite_at_every_rank(name, mode, pivoting, dtype):
+@pytest.mark.parametrize("dtype, name, mode, pivoting", mostly_nightly(EVERY_MODE, 3))
+def test_derivatives_are_finite_at_every_rank(dtype, name, mode, pivoting):
     # one batch for all: eager derivatives of second order are what costs time here
     function = differentiable(name, mode, pivoting)
     for shape in ((6, 4), (4, 6)):

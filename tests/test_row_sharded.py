@@ -11,20 +11,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxqr
+from laws import QUICK, assert_close, loss_of, quickly
 from matrices import normal
-from meshes import (
-    QUICK,
-    X,
-    alone,
-    assert_close,
-    assert_sharded,
-    every_mesh,
-    everything,
-    loss_of,
-    mesh_of,
-    put,
-    run,
-)
+from meshes import X, assert_sharded, every_mesh, everything, mesh_of, put, run
 
 # shape of a, number of right-hand sides, rank, options
 PROBLEMS = {
@@ -65,7 +54,7 @@ def exchanged(compiled):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_least_squares_on_row_blocks_is_that_of_the_whole_matrix(name, dtype):
     ab, d_ab, n, options = problem(name, dtype)
-    want = alone(everything(lambda ab: split(ab, n, options)), ab, d_ab)
+    want = quickly(everything(lambda ab: split(ab, n, options)), ab, d_ab)
     with mesh_of("automatic") as mesh:
         sharded = {**options, "axis_name": "x", "mesh": mesh}
         f = everything(lambda ab: split(ab, n, sharded))
@@ -113,7 +102,7 @@ def test_every_derivative_of_least_squares_inside_shard_map():
     with mesh_of("automatic") as mesh:
         specs = {"in_specs": X, "out_specs": (P(), P(), X, X), "check_vma": True}
         out, _ = run(jax.shard_map(f, mesh=mesh, **specs), *put(mesh, ab, d_ab))
-    assert_close(out, alone(everything(lambda ab: split(ab, n, options)), ab, d_ab), 1e-9)
+    assert_close(out, quickly(everything(lambda ab: split(ab, n, options)), ab, d_ab), 1e-9)
 
 
 def test_without_the_check_gradients_inside_shard_map_are_of_all_devices_losses():
@@ -122,7 +111,7 @@ def test_without_the_check_gradients_inside_shard_map_are_of_all_devices_losses(
     with mesh_of("automatic") as mesh:
         inside = jax.shard_map(f, mesh=mesh, in_specs=X, out_specs=X, check_vma=False)
         out, _ = run(inside, *put(mesh, ab))
-    assert_close(out, 8 * alone(jax.grad(loss_of(lambda ab: split(ab, n, options))), ab))
+    assert_close(out, 8 * quickly(jax.grad(loss_of(lambda ab: split(ab, n, options))), ab))
 
 
 # ------------------------------------------------------------- arrays that are sharded already
@@ -144,7 +133,7 @@ def rows_of(f):
 )
 def test_qr_of_rows_on_an_explicit_mesh_takes_tsqr(mode, shape, devices, names, spec):
     a, da = normal(shape), normal(shape, seed=1)
-    want = alone(everything(rows_of(mode)), a, da)
+    want = quickly(everything(rows_of(mode)), a, da)
     with mesh_of("explicit", devices, names) as mesh:
         args = put(mesh, a, da, spec=spec)
         compiled = jax.jit(everything(lambda a: jaxqr.qr(a, mode))).lower(*args).compile(QUICK)

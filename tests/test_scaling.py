@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxqr
 from jaxqr._sharded import row_qr
-from meshes import QUICK
+from laws import QUICK
 
 COLLECTIVE = re.compile(
     r"= ([^=]*?) (all-gather|all-to-all|all-reduce|reduce-scatter|collective-permute)\("

@@ -10,19 +10,9 @@ from jax.sharding import PartitionSpec as P
 
 import jaxqr
 from foreign_platform import lowered_for, targets
+from laws import assert_close, loss_of, quickly
 from matrices import normal, separated
-from meshes import (
-    X,
-    alone,
-    assert_close,
-    assert_sharded,
-    every_mesh,
-    everything,
-    loss_of,
-    mesh_of,
-    put,
-    run,
-)
+from meshes import X, assert_sharded, every_mesh, everything, mesh_of, put, run
 
 BATCH = 16
 # operations on one array, so that every one of them has the same derivatives to take
@@ -51,7 +41,7 @@ def batch(operation):
 @functools.cache
 def expected(operation):
     """What `everything` gives on one device."""
-    return alone(everything(OPERATIONS[operation][1]), *batch(operation))
+    return quickly(everything(OPERATIONS[operation][1]), *batch(operation))
 
 
 @every_operation
@@ -106,7 +96,7 @@ def test_the_only_communication_is_the_sum_of_a_loss(kind):
         (value, gradient), collectives = run(f, *put(mesh, a))
     assert collectives == {"all-reduce"}
     assert_sharded(gradient, mesh)
-    assert_close((value, gradient), alone(f, a))
+    assert_close((value, gradient), quickly(f, a))
 
 
 @every_mesh
@@ -119,7 +109,7 @@ def test_jacobians_of_every_matrix_of_a_sharded_batch_stay_with_it(kind, derivat
         out, collectives = run(f, *put(mesh, a))
     assert not collectives
     assert_sharded(out, mesh)
-    assert_close(out, alone(f, a))
+    assert_close(out, quickly(f, a))
 
 
 def tangent(a, da):
@@ -156,7 +146,7 @@ def test_a_replicated_operand_meets_a_sharded_batch(kind, f, replicated):
         out, collectives = run(f, *args)
     assert not collectives
     assert_sharded(out, mesh)
-    assert_close(out, alone(f, *arrays))
+    assert_close(out, quickly(f, *arrays))
 
 
 @every_mesh
@@ -166,7 +156,7 @@ def test_right_hand_sides_of_one_matrix_are_its_columns_where_no_mesh_is_seen(ki
     with mesh_of(kind) as mesh:
         out, collectives = run(f, *put(mesh, a, spec=P()), *put(mesh, b))
     assert collectives == ({"all-gather"} if kind == "automatic" else set())
-    assert_close(out, alone(f, a, b))
+    assert_close(out, quickly(f, a, b))
 
 
 @pytest.mark.parametrize("shapes", [((5, 3), (BATCH, 5, 2)), ((BATCH, 5, 3), (5,))])
@@ -181,7 +171,7 @@ def test_batches_broadcast_on_an_explicit_mesh(shapes):
         out, collectives = run(f, *args)
     assert not collectives
     assert_sharded(out, mesh)
-    assert_close(out, alone(f, a, b))
+    assert_close(out, quickly(f, a, b))
 
 
 def test_an_array_from_outside_the_mesh_meets_a_sharded_batch():
@@ -207,7 +197,7 @@ def test_shard_map_sums_the_gradient_of_a_replicated_operand():
         f = jax.shard_map(jax.grad(loss, (0, 1)), mesh=mesh, in_specs=specs, out_specs=specs)
         out, collectives = run(f, *put(mesh, a), *put(mesh, c, spec=P()))
     assert collectives == {"all-reduce"}
-    assert_close(out, alone(jax.grad(loss, (0, 1)), a, c))
+    assert_close(out, quickly(jax.grad(loss, (0, 1)), a, c))
 
 
 def test_shard_map_knows_that_factors_of_a_replicated_matrix_are_replicated():
@@ -216,7 +206,7 @@ def test_shard_map_knows_that_factors_of_a_replicated_matrix_are_replicated():
         f = jax.shard_map(everything(jaxqr.qr), mesh=mesh, in_specs=P(), out_specs=P())
         out, collectives = run(f, *put(mesh, a, a, spec=P()))
     assert not collectives
-    assert_close(out, alone(everything(jaxqr.qr), a, a))
+    assert_close(out, quickly(everything(jaxqr.qr), a, a))
 
 
 def test_shard_map_mixes_replicated_reflectors_with_a_sharded_batch():
@@ -226,7 +216,7 @@ def test_shard_map_mixes_replicated_reflectors_with_a_sharded_batch():
         inside = jax.shard_map(f, mesh=mesh, in_specs=(P(), X), out_specs=X)
         out, collectives = run(inside, *put(mesh, h, spec=P()), *put(mesh, c))
     assert not collectives
-    assert_close(out, alone(f, h, c))
+    assert_close(out, quickly(f, h, c))
 
 
 @every_mesh
@@ -240,7 +230,7 @@ def test_a_batch_is_sharded_over_two_axes_of_the_mesh(kind, shape, spec):
         out, collectives = run(f, *put(mesh, a, da, spec=spec))
     assert not collectives
     assert_sharded(out, mesh, spec)
-    assert_close(out, alone(f, a, da))
+    assert_close(out, quickly(f, a, da))
 
 
 @pytest.mark.parametrize(
@@ -273,7 +263,7 @@ def test_following_the_advice_of_the_error_works_and_keeps_the_gradients_shardin
     with mesh_of("explicit") as mesh:
         gradient = jax.jit(jax.grad(loss))(*put(mesh, a, spec=P(None, "x")))
     assert_sharded(gradient, mesh, P(None, "x"))
-    assert_close(gradient, alone(jax.grad(loss_of(jaxqr.qr)), a))
+    assert_close(gradient, quickly(jax.grad(loss_of(jaxqr.qr)), a))
 
 
 @pytest.mark.parametrize("spec", [P(None, "x"), P(None, None, "x")])
@@ -283,7 +273,7 @@ def test_sharded_matrix_dimensions_on_an_automatic_mesh_are_gathered(spec):
     with mesh_of("automatic") as mesh:
         out, collectives = run(f, *put(mesh, a, da, spec=spec))
     assert "all-gather" in collectives
-    assert_close(out, alone(f, a, da))
+    assert_close(out, quickly(f, a, da))
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.complex64])
@@ -295,4 +285,4 @@ def test_an_explicit_mesh_takes_other_dtypes_and_the_positive_diagonal(dtype):
         out, collectives = run(program, *put(mesh, a, a))
     assert not collectives
     assert_sharded(out, mesh)
-    assert_close(out, alone(program, a, a), 2e-2 if dtype == jnp.bfloat16 else 1e-3)
+    assert_close(out, quickly(program, a, a), 2e-2 if dtype == jnp.bfloat16 else 1e-3)

@@ -1,8 +1,6 @@
 """JAX's transformations of every operation, and the work that is left undone."""
 
 import functools
-import itertools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ import pytest
 from jax import lax
 
 import jaxqr
+from laws import assert_close, differences, floating, loss_of, pairing
 from matrices import normal, separated
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -35,33 +34,10 @@ every_operation = pytest.mark.parametrize("operation", OPERATIONS)
 few_operations = pytest.mark.parametrize("operation", ["pivoted", "rotate"])
 
 
-def floating(tree):
-    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-
-
-def loss_of(f):
-    return lambda *args: sum(jnp.sum(jnp.sin(x)).real for x in floating(f(*args)))
-
-
 def program(operation, order=1, dtype="float64", batch=()):
     """An operation, or the gradient of a loss of it, and where to evaluate it."""
     shape, f = OPERATIONS[operation]
     return (jax.grad(loss_of(f)) if order else f), separated((*batch, *shape), dtype)
-
-
-def pair(x, y):
-    """JAX pairs cotangents with tangents without conjugation; real parts agree."""
-    return sum(
-        jnp.sum(s * t).real for s, t in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True)
-    )
-
-
-def assert_close(got, want, tol=1e-11):
-    got, want = jax.tree.leaves(got), jax.tree.leaves(want)
-    assert len(got) == len(want)
-    for x, y in zip(got, want, strict=True):
-        assert (x.shape, x.dtype) == (y.shape, y.dtype)
-        np.testing.assert_allclose(x, y, rtol=tol, atol=tol * max(1, np.max(np.abs(y), initial=0)))
 
 
 @functools.cache
@@ -131,7 +107,6 @@ def test_second_derivatives_agree_in_every_order_of_modes(operation, dtype):
     loss = loss_of(OPERATIONS[operation][1])
     gradient, a = program(operation, dtype=dtype)
     u, v = (normal(a.shape, dtype, seed) for seed in (2, 3))
-    step = 1e-4
 
     def slope(a):
         return jax.jvp(loss, (a,), (u,))[1]
@@ -139,12 +114,10 @@ def test_second_derivatives_agree_in_every_order_of_modes(operation, dtype):
     @jax.jit
     def second(a):
         forward_forward = jax.jvp(slope, (a,), (v,))[1]
-        forward_reverse = pair(jax.jvp(gradient, (a,), (v,))[1], u)
-        reverse_forward = pair(jax.grad(slope)(a), v)
-        reverse_reverse = pair(jax.grad(lambda a: pair(gradient(a), u))(a), v)
-        points = jnp.stack([a + t * step * v for t in (1, -1, 2, -2)])
-        d = jax.vmap(lambda a: pair(gradient(a), u))(points)
-        difference = (8 * (d[0] - d[1]) - (d[2] - d[3])) / (12 * step)
+        forward_reverse = pairing(jax.jvp(gradient, (a,), (v,))[1], u)
+        reverse_forward = pairing(jax.grad(slope)(a), v)
+        reverse_reverse = pairing(jax.grad(lambda a: pairing(gradient(a), u))(a), v)
+        (difference,) = differences(lambda a: [pairing(gradient(a), u)], a, v)
         return [forward_forward, forward_reverse, reverse_forward, reverse_reverse, difference]
 
     *modes, difference = second(a)
@@ -164,7 +137,7 @@ def test_linearize_and_linear_transpose_equal_jvp_and_vjp(operation):
     cts = [x.conj() + 1 for x in out]
     (transposed,) = jax.linear_transpose(linear, a)(cts)
     assert_close(transposed, jax.vjp(g, a)[1](cts)[0])
-    assert_close(pair(cts, linear(da)), pair(transposed, da))
+    assert_close(pairing(cts, linear(da)), pairing(transposed, da))
 
 
 def test_integer_input_has_no_tangent():
@@ -268,209 +241,3 @@ def test_shapes_are_known_without_computing(operation):
     assert [(s.shape, s.dtype) for s in jax.tree.leaves(shapes)] == [
         (x.shape, x.dtype) for x in jax.tree.leaves(out)
     ]
-
-
-def test_a_donated_matrix_is_overwritten():
-    a = jnp.asarray(separated((5, 3)))
-    want = jaxqr.qr(a, "raw").h
-    got = jax.jit(lambda a: jaxqr.qr(a, "raw").h.mT, donate_argnums=0)(a)
-    assert a.is_deleted()
-    assert_close(got.mT, want)
-
-
-# ------------------------------------------------------------------------- the rules that run
-
-
-def equations(jaxpr):
-    """All equations of a jaxpr, those of its inner jaxprs too."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(list(equation.params.values())):
-            if hasattr(inner := getattr(value, "jaxpr", value), "eqns"):
-                yield from equations(inner)
-
-
-def bound(f, *args):
-    """The primitives of jaxqr in the program of `f`, with their parameters, live ones only."""
-    jaxpr = jax.make_jaxpr(f)(*args).jaxpr
-    found = [e for e in equations(jaxpr) if e.primitive.name.startswith("jaxqr_")]
-    return {e.primitive.name.removeprefix("jaxqr_"): e.params for e in found}
-
-
-A, DA = separated((5, 3)), normal((5, 3), seed=2)
-
-
-def tangent_of(f):
-    return lambda a, da: jax.jvp(f, (a,), (da,))[1]
-
-
-def test_forward_mode_runs_the_tangents_rule():
-    rules = bound(tangent_of(jaxqr.qr), A, DA)
-    assert set(rules) == {"qr", "qr_jvp"}
-    assert rules["qr_jvp"]["outputs"] == ("q", "r")
-
-
-def test_reverse_mode_runs_the_cotangents_rule():
-    rules = bound(jax.grad(loss_of(jaxqr.qr)), A)
-    assert set(rules) - {"qr"} == {"qr_vjp"}
-    assert rules["qr_vjp"]["inputs"] == ("q", "r")
-
-
-@pytest.mark.parametrize("name", ["Q", "R"])
-def test_the_gradient_of_one_factor_has_one_cotangent(name):
-    rules = bound(jax.grad(lambda a: jnp.sum(jnp.sin(getattr(jaxqr.qr(a), name)))), A)
-    assert rules["qr_vjp"]["inputs"] == (name.lower(),)
-    rules = bound(jax.grad(loss_of(lambda a: jaxqr.qr(a, "r"))), A)
-    assert rules["qr_vjp"]["inputs"] == ("r",)
-
-
-def test_the_transposed_gradient_runs_the_tangents_rule_for_what_is_wanted():
-    def gradient(ct):
-        return jax.vjp(lambda a: jaxqr.qr(a, "r"), A)[1](ct)[0]
-
-    ct = normal((3, 3), seed=4)
-    rules = bound(lambda x: jax.linear_transpose(gradient, ct)(x)[0], DA)
-    assert rules["qr_jvp"]["outputs"] == ("r",)
-    assert "qr_vjp" not in rules
-
-
-@pytest.mark.parametrize(
-    "f, operation, outputs",
-    [
-        (lambda a: jaxqr.qr(a).R, "qr", ("r",)),
-        (lambda a: jaxqr.qr(a).Q, "qr", ("q",)),
-        (lambda a: jaxqr.qr(a, "complete").R, "qr", ("r",)),
-        (lambda a: jaxqr.qr(a, pivoting=True).P, "qr", ("p",)),
-        (lambda a: tangent_of(jaxqr.qr)(a, DA).R, "qr_jvp", ("r",)),
-        (lambda a: tangent_of(jaxqr.qr)(a, DA).Q, "qr_jvp", ("q",)),
-    ],
-    ids=["R", "Q", "R of complete", "P", "dR", "dQ"],
-)
-def test_unused_outputs_are_not_asked_for(f, operation, outputs):
-    def used(a):
-        # scan is where JAX eliminates dead code before XLA sees it
-        return lax.scan(lambda carry, a: (carry, f(a)), 0.0, a[None])[1]
-
-    jaxpr = jax.make_jaxpr(used)(A)
-    live, _ = jax.interpreters.partial_eval.dce_jaxpr(jaxpr.jaxpr, [True])
-    params = {e.primitive.name: e.params for e in equations(live)}
-    assert params[f"jaxqr_{operation}"]["outputs"] == outputs
-
-
-@pytest.mark.parametrize("pivoting", [False, True])
-def test_the_triangle_alone_forms_no_q(pivoting):
-    def forms_q(mode):
-        text = jax.jit(lambda a: jaxqr.qr(a, mode, pivoting=pivoting)).lower(A).as_text()
-        # LAPACK's routine, or an output asked of the kernels
-        return re.search(r'orgqr|outputs = "[^"]*\bq', text) is not None
-
-    assert forms_q("reduced")
-    assert not forms_q("r")
-    assert not forms_q("raw")
-
-
-# ------------------------------------------------------------------------ packed reflectors
-
-DTYPES = ("float64", "complex128")
-REFLECTORS = {"deep": (5, 3), "square": (3, 3), "wide": (3, 5)}
-
-
-def packed(shape, dtype, batch=()):
-    """Reflectors of a factorization, but tau a little off: Q need not be unitary."""
-    h, tau = jaxqr.qr(normal((*batch, *shape), dtype), "raw")
-    return h.mT, tau * 0.9
-
-
-def dense(h, tau):
-    """H_1 ... H_k, multiplied out, of one matrix."""
-    q = np.eye(h.shape[0], dtype=h.dtype)
-    for i, t in enumerate(np.asarray(tau)):
-        v = np.where(np.arange(h.shape[0]) > i, h[:, i], np.arange(h.shape[0]) == i)
-        q = q @ (np.eye(h.shape[0]) - t * np.outer(v, v.conj()))
-    return q
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", REFLECTORS.values(), ids=REFLECTORS)
-def test_reflectors_are_multiplied_out(shape, dtype):
-    h, tau = packed(shape, dtype, (2,))
-    q = np.stack([dense(*one) for one in zip(np.asarray(h), tau, strict=True)])
-    c = normal((2, shape[0], 2), dtype, seed=1)
-    for left, adjoint in itertools.product((True, False), repeat=2):
-        factor = q.conj().mT if adjoint else q
-        x = c if left else c.mT
-        got = jaxqr.householder_multiply(h, tau, x, left=left, adjoint=adjoint)
-        assert_close(got, jnp.asarray(factor @ x if left else x @ factor), 1e-13)
-    if shape[0] >= shape[1]:
-        product = jaxqr.householder_product(h, tau)
-        assert_close(product, jnp.asarray(q[..., : shape[1]]), 1e-13)
-        first = jaxqr.householder_product(h[0], tau[0, :2])
-        assert_close(first, jnp.asarray(dense(h[0], tau[0, :2])[:, : shape[1]]), 1e-13)
-
-
-PRODUCTS = {
-    "product": (jaxqr.householder_product, (5, 3), None),
-    **{
-        f"multiply {'left' if left else 'right'}{' adjoint' if adjoint else ''}": (
-            functools.partial(jaxqr.householder_multiply, left=left, adjoint=adjoint),
-            (4, 5) if left else (5, 3),
-            (4, 2) if left else (2, 5),
-        )
-        for left, adjoint in itertools.product((True, False), repeat=2)
-    },
-}
-
-
-@pytest.mark.parametrize(
-    "name, dtype", [*((name, "complex128") for name in PRODUCTS), ("product", "float64")]
-)
-def test_products_of_reflectors_are_differentiable_in_every_argument(name, dtype):
-    f, shape, c_shape = PRODUCTS[name]
-    args = packed(shape, dtype)
-    args += () if c_shape is None else (normal(c_shape, dtype, seed=1),)
-    directions = [normal(x.shape, dtype, seed=5) for x in args]
-    step = 1e-5
-
-    def gradient(*args):
-        return jax.grad(loss_of(f), argnums=tuple(range(len(args))))(*args)
-
-    def differences(g, args, da):
-        plus, minus = (
-            g(*(x + t * step * d for x, d in zip(args, da, strict=True))) for t in (1, -1)
-        )
-        return jax.tree.map(lambda p, m: (p - m) / (2 * step), plus, minus)
-
-    @jax.jit
-    def everything(args, directions):
-        out, pull = jax.vjp(f, *args)
-        ct = jnp.sin(out)
-        along_one = []  # each argument for itself: tangent, difference, and both pairings
-        for i, (d, back) in enumerate(zip(directions, pull(ct), strict=True)):
-            da = [d if j == i else jnp.zeros_like(x) for j, x in enumerate(args)]
-            tangent = jax.jvp(f, args, tuple(da))[1]
-            along_one.append((tangent, differences(f, args, da), pair(ct, tangent), pair(back, d)))
-        second = jax.jvp(gradient, args, tuple(directions))[1]
-        reverse = jax.grad(lambda args: pair(gradient(*args), directions))(args)
-        return along_one, second, reverse, differences(gradient, args, directions)
-
-    along_one, second, reverse, difference = everything(args, directions)
-    for tangent, expected_tangent, forward, backward in along_one:
-        assert np.max(np.abs(tangent)) > 1e-2
-        assert_close(tangent, expected_tangent, 1e-8)
-        assert_close(forward, backward)
-    assert_close(second, difference, 1e-8)
-    assert_close(second, reverse)
-
-
-@pytest.mark.parametrize("adjoint", [True, False])
-@pytest.mark.parametrize("left", [True, False])
-def test_multiplication_is_linear_in_its_last_argument(left, adjoint):
-    h, tau = packed((4, 3), "complex128", (2,))
-    shape = (2, 4, 3) if left else (2, 3, 4)
-    c, ct = normal(shape, "complex128", 1), normal(shape, "complex128", 2)
-    f = functools.partial(jaxqr.householder_multiply, h, tau, left=left, adjoint=adjoint)
-    (back,) = jax.linear_transpose(f, c)(ct)
-    assert_close(pair(back, c), pair(ct, f(c)))
-    (again,) = jax.linear_transpose(lambda ct: jax.linear_transpose(f, c)(ct)[0], ct)(c)
-    assert_close(again, f(c))
-    assert bound(lambda ct: jax.linear_transpose(f, c)(ct)[0], ct).keys() == {"ormqr"}

@@ -11,18 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 import jaxqr
 from jaxqr._sharded import row_qr
+from laws import assert_close, loss_of, quickly
 from matrices import LIMIT, normal, orthogonality_ratio, residual_ratio, separated
-from meshes import (
-    X,
-    alone,
-    assert_close,
-    assert_sharded,
-    everything,
-    loss_of,
-    mesh_of,
-    put,
-    run,
-)
+from meshes import X, assert_sharded, everything, mesh_of, put, run
 
 XY = ("x", "y")
 # shape of the matrix, dtype, kind of the mesh, its shape, and how many triangles are gathered at
@@ -72,7 +63,7 @@ def test_value_and_derivatives_are_those_of_the_whole_matrix(monkeypatch, case):
     ((q, r), (dq, dr), gradient, hvp) = out
     assert_sharded([q, dq, gradient, hvp], mesh, spec)
     assert_sharded([r, dr], mesh, P())
-    assert_close(out, alone(everything(dense), a, da), 1e-9)
+    assert_close(out, quickly(everything(dense), a, da), 1e-9)
     merging = {"collective-permute"} if max(devices) > gathered else set()
     gathering = {"all-gather"} if min(devices) <= gathered else set()
     assert collectives <= merging | gathering | {"all-reduce"}
@@ -96,7 +87,7 @@ def test_gradients_inside_shard_map_are_jaxs_for_any_sum_over_devices(check_vma)
             check_vma=check_vma,
         )
         (value, gradient), _ = run(inside, *put(mesh, a))
-    want_value, want = alone(jax.value_and_grad(loss_of(dense)), a)
+    want_value, want = quickly(jax.value_and_grad(loss_of(dense)), a)
     assert_close(value, want_value)
     # without the check JAX takes the sum of the losses of all eight devices
     assert_close(gradient, want if check_vma else 8 * want)
@@ -119,13 +110,13 @@ def test_every_derivative_inside_shard_map_knows_that_r_is_replicated():
     with mesh_of("automatic") as mesh:
         f = jax.shard_map(local, mesh=mesh, in_specs=X, out_specs=(X, P()), check_vma=True)
         ((q, dq, gradient, hvp), (r, dr)), _ = run(f, *put(mesh, a, da))
-    want = alone(everything(dense), a, da)
+    want = quickly(everything(dense), a, da)
     assert_close(((q, r), (dq, dr), gradient, hvp), want, 1e-9)
 
 
 def test_a_batch_is_mapped_inside_shard_map_and_outside():
     a, da = matrix((3, 24, 2)), normal((3, 24, 2), seed=1)
-    want = alone(everything(dense), a, da)
+    want = quickly(everything(dense), a, da)
     with mesh_of("automatic") as mesh:
         f = everything(jax.vmap(functools.partial(jaxqr.tsqr, axis_name="x", mesh=mesh)))
         outside, _ = run(f, *put(mesh, a, da, spec=P(None, "x")))

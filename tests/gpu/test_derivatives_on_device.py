@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from device import DTYPES, double, judged, run
-from test_derivatives import differences, pairing, relative_error
+from device import every_dtype, judged, run
 
 from foreign_platform import CASES
-from matrices import LIMIT, normal, separated
+from laws import differences, pairing, relative_error
+from matrices import LIMIT, double, normal, separated
 
 SINGLE = {"f": "float32", "c": "complex64"}
 TOLERANCE = {"float32": 3e-5, "float64": 1e-8}
@@ -38,7 +38,7 @@ def expected(case, kind):
     return judged(lambda a, da: differences(f, a, da), *matrices(case, SINGLE[kind]))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@every_dtype
 @pytest.mark.parametrize("case", CHOSEN)
 def test_tangents_equal_differences_and_cotangents_pair(case, dtype):
     f, (a, da) = floating(case), matrices(case, dtype)

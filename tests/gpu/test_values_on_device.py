@@ -6,18 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from device import DEVICE, DTYPES, OWN_CALLS, PLATFORM, compiled, double, judged, run
-from test_values import assert_factors, hostile
+from device import DEVICE, DTYPES, OWN_CALLS, PLATFORM, compiled, every_dtype, judged, run
 
 import jaxqr
 from foreign_platform import CASES, calls, value_and_gradient
-from matrices import LIMIT, adjoint, norm, normal, orthogonality_ratio, residual_ratio, separated
+from laws import assert_factors
+from matrices import (
+    LIMIT,
+    adjoint,
+    double,
+    hostile,
+    norm,
+    normal,
+    orthogonality_ratio,
+    residual_ratio,
+    separated,
+)
 from meshes import COLLECTIVE, X, assert_sharded, mesh_of, put
 
 # Small batches go to batched routines (cuBLAS), single and large matrices do not; XLA's own QR
 # has blocks of 128 columns.
 SHAPES = ((2, 7, 4), (2, 4, 7), (2, 5, 5), (5, 5), (1, 1), (2, 270, 140))
-every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
