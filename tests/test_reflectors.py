@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxprs import bound
 
 import jaxqr
+from jaxprs import bound
 from laws import assert_close, assert_differentiable, loss_of, pairing
 from matrices import normal
 

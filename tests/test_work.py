@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
-from jaxprs import bound, equations
 
 import jaxqr
+from jaxprs import bound, equations
 from laws import assert_close, loss_of
 from matrices import normal, separated
 
