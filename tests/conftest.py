@@ -12,6 +12,9 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
 import jax
 import pytest
 
+# where the helpers' assertions fail, too, pytest shows the values
+pytest.register_assert_rewrite("containment", "grades", "laws", "long_data", "meshes")
+
 PLATFORM = os.environ.get("JAXQR_TEST_PLATFORM", "cpu")
 
 # None: all that there is, with the CPU next to it

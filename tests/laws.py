@@ -10,7 +10,8 @@ from matrices import LIMIT, double, normal, orthogonality_ratio, residual_ratio
 
 MODES = ("reduced", "complete", "triangle", "raw")
 STEP = 1e-4
-QUICK = {"xla_backend_optimization_level": 0}  # compiling takes most of the time
+# compiling takes most of the time
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def quickly(f, *args):

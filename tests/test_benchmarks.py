@@ -147,6 +147,7 @@ def test_the_header_names_the_kernels():
     assert machine.describe([])["jaxqr runs"] == jaxqr._lowering.kernels.status()
 
 
+@pytest.mark.nightly
 def test_growth_is_drawn_alike_from_what_was_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "busy", lambda: 0.0)
     path = tmp_path / "growth.json"
@@ -162,6 +163,7 @@ def test_growth_is_drawn_alike_from_what_was_saved(tmp_path, monkeypatch):
     assert not any(b"<dc:date>" in picture for picture in first)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak")
 def test_memory_contains_the_results(tmp_path):
     (footprint,) = memory.measure(grid(["qr"], ["f8"], [(512, 512)]))

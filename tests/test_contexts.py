@@ -17,6 +17,9 @@ from surroundings import python
 A = normal((6, 4))
 
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
+
 # each a few calls in one program, to compile little
 GROUPS = {
     "qr": lambda a: (
@@ -37,6 +40,14 @@ GROUPS = {
 }
 
 
+def in_turns(test):
+    """With kernels and without, by day every group one way."""
+    cases = [(way, group) for group in GROUPS for way in ("kernels", "no kernels")]
+    by_day = cases[1::4] + cases[2::4]
+    parameters = mostly_nightly(cases, lambda *case: case in by_day)
+    return pytest.mark.parametrize("way, group", parameters, indirect=["way"])(test)
+
+
 def all_of(f):
     return lambda a: floating(f(a))
 
@@ -51,9 +62,8 @@ def with_derivatives(f, a, da):
 compiled = jax.jit(with_derivatives, static_argnums=0)
 
 
-@pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("group", GROUPS)
-def test_a_program_traced_in_double_precision_runs_and_differentiates_without(group):
+@in_turns
+def test_a_program_traced_in_double_precision_runs_and_differentiates_without(way, group):
     f = all_of(GROUPS[group])
     a, da = jnp.asarray(A), jnp.asarray(A[::-1].copy())
     want = compiled(f, a, da)
@@ -63,9 +73,8 @@ def test_a_program_traced_in_double_precision_runs_and_differentiates_without(gr
     assert_close(got, want, 1e-12)
 
 
-@pytest.mark.usefixtures("way")
-@pytest.mark.parametrize("group", GROUPS)
-def test_a_program_traced_in_single_precision_runs_and_differentiates_in_double(group):
+@in_turns
+def test_a_program_traced_in_single_precision_runs_and_differentiates_in_double(way, group):
     f = all_of(GROUPS[group])
     with jax.enable_x64(False):
         a, da = jnp.asarray(A), jnp.asarray(A[::-1].copy())

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import itertools
 import platform
 import shutil
 import struct
@@ -17,6 +18,7 @@ import jaxqr
 from jaxqr._core.mirror import mirror_body
 from jaxqr._factor.qr_primitive import _factor, qr_p
 from jaxqr._lowering import kernels
+from laws import mostly_nightly
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio
 from sanitizers import COMPILER, own_width, sanitize
 from surroundings import ROOT, needs_kernels, python
@@ -138,9 +140,15 @@ def test_nothing_but_the_calls_is_exported(name):
 
 
 @needs_kernels
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    "shape", [(40, 4, 4), (7, 9, 6), (3, 6, 9), (90, 90), (300, 8), (20, 150)], ids=str
+    "shape, dtype",
+    mostly_nightly(
+        itertools.product(
+            [(40, 4, 4), (7, 9, 6), (3, 6, 9), (90, 90), (300, 8), (20, 150)], DTYPES
+        ),
+        3,
+    ),
+    ids=str,
 )
 def test_kernels_agree_with_lapack(shape, dtype):
     a = jnp.asarray(normal(shape, dtype))

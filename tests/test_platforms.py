@@ -1,6 +1,7 @@
 """The programs of every platform compute what the CPU's do."""
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def test_rocm_programs_are_the_cuda_programs_under_other_names(case):
     assert rocm == cuda.replace("cusolver", "hipsolver").replace('"cuda"', '"rocm"')
 
 
-@every_case
+@pytest.mark.parametrize("case", mostly_nightly(((case,) for case in CASES), 2))
 def test_tpu_programs_equal_the_cpus(case):
     assert_same(compare("tpu", case, "complex128"))
 
@@ -191,8 +192,10 @@ def test_a_module_that_returns_our_tuples_returns_them_after_serialization():
         assert type(quickly(export.deserialize(module).call, a)) is type(f(a))
 
 
-@pytest.mark.parametrize("platform", ["cpu", "tpu"])
-@pytest.mark.parametrize("case", ["deep", "complete", "lq", "pivoted"])
+@pytest.mark.parametrize(
+    "case, platform",
+    mostly_nightly(itertools.product(["deep", "complete", "lq", "pivoted"], ["cpu", "tpu"]), 3),
+)
 def test_the_batch_may_be_symbolic(case, platform):
     shape, dtype = CASES[case][0], "complex128"
     symbolic = jax.ShapeDtypeStruct((*export.symbolic_shape("b"), *shape[1:]), dtype)

@@ -1,5 +1,7 @@
 """Randomized pivots: a factorization as good as any, and pivots nearly as good as exact ones."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,12 @@ import scipy.linalg
 import jaxqr
 from foreign_platform import lowered_for, targets
 from jaxqr._lowering import kernels
-from laws import quickly
+from laws import assert_factors, factors, mostly_nightly, quickly
 from matrices import (
     DTYPES,
     FACTORIZATIONS,
     LIMIT,
+    kahan,
     normal,
     orthogonality_ratio,
     residual_ratio,
@@ -24,50 +27,27 @@ RANDOMIZED = {"pivoting": "randomized"}
 DEEP, SQUARE, WIDE = (170, 140), (150, 150), (140, 170)
 
 
-def factors(name, a, mode="reduced"):
-    """Q with orthonormal columns, R, and the matrix that is their product, for qr and lq alike."""
-    out = getattr(jaxqr, name)(a, mode, **RANDOMIZED)
-    q, r = (out.Q, out.R) if name == "qr" else (out.Q.mT, out.L.mT)
-    a = a if name == "qr" else np.swapaxes(a, -1, -2)
-    assert out.P.dtype == np.int32
-    assert np.array_equal(np.sort(out.P, -1), np.broadcast_to(np.arange(a.shape[-1]), out.P.shape))
-    return np.asarray(q), np.asarray(r), np.take_along_axis(a, np.asarray(out.P)[..., None, :], -1)
-
-
 def diagonal(r):
     return np.abs(np.diagonal(r, axis1=-2, axis2=-1))
-
-
-def assert_factors(name, a, mode="reduced"):
-    q, r, permuted = factors(name, a, mode)
-    columns = permuted.shape[-2] if mode == "complete" else min(a.shape[-2:])
-    assert q.shape == (*permuted.shape[:-1], columns)
-    assert r.shape == (*permuted.shape[:-2], columns, permuted.shape[-1])
-    assert q.dtype == r.dtype == a.dtype
-    assert residual_ratio(permuted, q @ r) < LIMIT
-    assert orthogonality_ratio(q) < LIMIT
-    assert np.all(np.tril(r, -1) == 0)
-    size = diagonal(r)
-    assert np.all(size[..., 1:] <= 3 * np.minimum.accumulate(size, axis=-1)[..., :-1])
 
 
 @pytest.mark.parametrize("shape", [DEEP, (2, *SQUARE), WIDE, (600, 520)], ids=str)
 @pytest.mark.parametrize("name", FACTORIZATIONS)
 def test_the_factorization_exists(name, shape):
-    assert_factors(name, normal(shape))
+    assert_factors(name, normal(shape), **RANDOMIZED)
 
 
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float64"])
 def test_the_factorization_exists_in_every_dtype(dtype):
-    assert_factors("qr", normal(SQUARE, dtype))
+    assert_factors("qr", normal(SQUARE, dtype), **RANDOMIZED)
 
 
 @pytest.mark.parametrize("name", FACTORIZATIONS)
 def test_modes_are_of_one_factorization(name):
     shape = DEEP if name == "qr" else WIDE
     a = normal(shape)
-    assert_factors(name, a, "complete")
-    q, r, _ = factors(name, a)
+    assert_factors(name, a, "complete", **RANDOMIZED)
+    q, r, _ = factors(name, a, **RANDOMIZED)
     alone, p = getattr(jaxqr, name)(a, "r" if name == "qr" else "l", **RANDOMIZED)
     np.testing.assert_allclose(alone if name == "qr" else alone.mT, r, atol=1e-12)
     h, tau, raw_p = getattr(jaxqr, name)(a, "raw", **RANDOMIZED)
@@ -105,14 +85,8 @@ def turned(size):
     return u * size @ v.T
 
 
-def kahan(n, c=0.285, shrink=0.9999):
-    s = np.sqrt(1 - c * c)
-    k = s ** np.arange(n)[:, None] * (np.eye(n) - c * np.triu(np.ones((n, n)), 1))
-    return k * shrink ** np.arange(n)
-
-
 SPECTRA = {
-    "kahan": kahan,
+    "kahan": lambda n: kahan(n, shrink=0.9999),
     "stairs": lambda n: turned(10.0 ** -np.floor(np.arange(n) * 15 / n)),  # Stewart's gaps
     "exponential": lambda n: turned(10.0 ** -(np.arange(n) * 15 / n)),
 }
@@ -121,8 +95,9 @@ SPECTRA = {
 # For n = 300, norm(R22) / s[k + 1] and s[k] / the smallest singular value of R11, by classical
 # pivots and by those of JAXQR_NATIVE=0: kahan 10 and 4e10, 7.8 and 1.2; stairs 6.7 and 11, 9.4
 # and 12; exponential 2.8 and 6.7, 3.5 and 6.8. The kernels give such small matrices exact pivots.
-@pytest.mark.parametrize("n", [300, 600])
-@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize(
+    "name, n", mostly_nightly(itertools.product(SPECTRA, (300, 600)), lambda name, n: n == 300)
+)
 def test_leading_columns_are_nearly_as_good_as_classical_pivots(name, n):
     a, k = SPECTRA[name](n), n // 3
     classical = scipy.linalg.qr(a, mode="r", pivoting=True)[0]
@@ -143,7 +118,7 @@ def test_what_is_left_may_decay_to_rounding_errors(dtype):
     weights = 10.0 ** -np.random.default_rng(5).uniform(0, 2, (5, n))
     decay = {"float32": 1e-3, "float64": 1e-6}[dtype] ** block
     a = (normal((n, n)) * decay[:, None] * weights[block]).astype(dtype)
-    q, r, permuted = factors("qr", a)
+    q, r, permuted = factors("qr", a, **RANDOMIZED)
     assert residual_ratio(permuted, q @ r) < LIMIT
     classical = diagonal(scipy.linalg.qr(a, mode="r", pivoting=True)[0])
     np.testing.assert_allclose(np.log10(diagonal(r)), np.log10(classical), atol=0.5)
@@ -156,7 +131,7 @@ def test_rank_deficient_matrices():
     equal[:, 1::2] = equal[:, ::2]
     sparse = np.where(np.arange(150) % 5 == 0, normal((160, 150)), 0)
     a = np.stack([low, equal, sparse, np.zeros((160, 150))])
-    q, r, permuted = factors("qr", a)
+    q, r, permuted = factors("qr", a, **RANDOMIZED)
     assert residual_ratio(permuted, q @ r) < LIMIT
     assert orthogonality_ratio(q) < LIMIT
     for size, count in zip(diagonal(r), (rank, 75, 30, 0), strict=True):

@@ -1,6 +1,7 @@
 """Sharded batches: no communication, and the batch's sharding kept, on eight simulated devices."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 import jaxqr
 from foreign_platform import lowered_for, targets
-from laws import assert_close, loss_of, quickly
+from laws import assert_close, loss_of, mostly_nightly, quickly
 from matrices import normal, separated
 from meshes import X, assert_sharded, every_mesh, everything, mesh_of, put, run
 
@@ -30,7 +31,6 @@ OPERATIONS = {
     "wide lstsq": ((3, 5), lambda a: jaxqr.lstsq(a, jnp.sin(a[..., :2]))),
     "qr_multiply": ((5, 3), lambda a: jaxqr.qr_multiply(a, a.mT)),
 }
-every_operation = pytest.mark.parametrize("operation", OPERATIONS)
 
 
 def batch(operation):
@@ -44,8 +44,13 @@ def expected(operation):
     return quickly(everything(OPERATIONS[operation][1]), *batch(operation))
 
 
-@every_operation
-@every_mesh
+@pytest.mark.parametrize(
+    "operation, kind",
+    mostly_nightly(
+        itertools.product(OPERATIONS, ("automatic", "explicit")),
+        lambda operation, kind: (kind == "explicit") == (list(OPERATIONS).index(operation) % 2),
+    ),
+)
 def test_a_sharded_batch_stays_where_it_is(kind, operation):
     with mesh_of(kind) as mesh:
         f = everything(OPERATIONS[operation][1])
@@ -55,7 +60,7 @@ def test_a_sharded_batch_stays_where_it_is(kind, operation):
     assert_close(out, expected(operation))
 
 
-@pytest.mark.parametrize("operation", ["reduced", "pivoted", "lstsq"])
+@pytest.mark.parametrize("operation", mostly_nightly([("pivoted",), ("reduced",), ("lstsq",)], 3))
 def test_the_tpus_program_of_a_batch_on_an_explicit_mesh_gathers_nothing(operation):
     # XLA's partitioner knows nothing of the TPU's Qr
     f = everything(OPERATIONS[operation][1])
@@ -69,7 +74,7 @@ def test_the_tpus_program_of_a_batch_on_an_explicit_mesh_gathers_nothing(operati
     assert_close(out, expected(operation))
 
 
-@every_operation
+@pytest.mark.parametrize("operation", mostly_nightly(((name,) for name in OPERATIONS), 2))
 def test_shard_map_checks_and_runs_every_derivative_inside(operation):
     with mesh_of("automatic") as mesh:
         f = everything(OPERATIONS[operation][1])
