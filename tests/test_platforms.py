@@ -5,7 +5,6 @@ import itertools
 import json
 from pathlib import Path
 
-import conftest
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,7 +215,9 @@ def test_a_symbolic_batch_lowers_for_gpus(platform):
 # ------------------------------------------------------------------------- on the platform
 
 
-def test_tests_for_a_platform_that_is_not_there_do_not_start(monkeypatch):
+def test_tests_for_a_platform_that_is_not_there_do_not_start(monkeypatch, pytestconfig):
+    # by its path: a folder of tests has a conftest of its own
+    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
     monkeypatch.setattr(conftest, "PLATFORM", OTHER)
     with pytest.raises(pytest.UsageError, match=f"JAXQR_TEST_PLATFORM={OTHER}, but .* is 'cpu'"):
         conftest.pytest_configure()

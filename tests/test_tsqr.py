@@ -243,8 +243,8 @@ def test_every_device_may_hold_a_copy_of_one_block():
     [
         (np.ones((8, 16)), {}, ValueError, r"8 row blocks .* as many rows as columns"),
         (np.ones((12, 2)), {}, ValueError, r"divisible by the 8 devices along \('x',\), got .*12"),
-        (np.ones((16, 2)), {"axis_name": "z"}, ValueError, r"axes of the mesh .*\('z',\) for"),
-        (np.ones((16, 2)), {"mesh": None}, ValueError, "or of jax.set_mesh, got .* for no mesh"),
+        (np.ones((16, 2)), {"axis_name": "z"}, ValueError, r"name axes of .*\('z',\) for"),
+        (np.ones((16, 2)), {"mesh": None}, ValueError, "of jax.set_mesh, got .* for no mesh"),
         (np.ones((16, 2)), {"axis_name": 3}, TypeError, "name of a mesh axis or a tuple .* got 3"),
         (np.ones((16, 2)), {"axis_name": ()}, TypeError, r"got \(\)"),
         (np.ones((16, 2)), {"axis_name": ("x", "x")}, ValueError, "not repeat an axis"),
