@@ -217,7 +217,7 @@ def test_a_symbolic_batch_lowers_for_gpus(platform):
 
 def test_tests_for_a_platform_that_is_not_there_do_not_start(monkeypatch, pytestconfig):
     # by its path: a folder of tests has a conftest of its own
-    conftest = pytestconfig.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
+    conftest = pytestconfig.pluginmanager.get_plugin(str(Path(__file__).parent / "conftest.py"))
     monkeypatch.setattr(conftest, "PLATFORM", OTHER)
     with pytest.raises(pytest.UsageError, match=f"JAXQR_TEST_PLATFORM={OTHER}, but .* is 'cpu'"):
         conftest.pytest_configure()
