@@ -115,7 +115,8 @@ def _fingerprint(sets: list[str]) -> str:
     """A hash of all that decides what the libraries are: sources, flags, compiler and headers."""
     compiler = _compiler()
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
-    found = hashlib.sha256(repr((sets, compiler, version, _headers_version())).encode())
+    headers = importlib.metadata.version("jaxlib")
+    found = hashlib.sha256(repr((sets, compiler, version, headers)).encode())
     for path in [Path(__file__), *sorted(path for path in SOURCES.rglob("*") if path.is_file())]:
         found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
@@ -154,8 +155,8 @@ def build(
         def compile_one(source: Path, options: list[str], folder: str) -> str:
             object_file = Path(scratch, folder, f"{source.parent.name}-{source.stem}.o")
             object_file.parent.mkdir(exist_ok=True)
-            options = [*options, *flags, *include]
-            _run([*compiler, *options, "-c", str(source), "-o", str(object_file)])
+            command = [*compiler, *options, *flags, *include, "-c", str(source)]
+            _run([*command, "-o", str(object_file)])
             return str(object_file)
 
         def compile_all(sources: list[Path], options: list[str], folder: str) -> list[Future[str]]:
@@ -163,15 +164,11 @@ def build(
 
         # Handlers compute nothing: all libraries have the same ones, which run everywhere. To
         # optimize their templates would take longer than it is worth.
-        shared = compile_all(
-            [file for file in files if _is_handler(file)],
-            [*FLAGS, *INSTRUCTION_SETS["baseline"], "-Os"],
-            "shared",
-        )
+        handlers = [file for file in files if _is_handler(file)]
         kernels = [file for file in files if not _is_handler(file)]
-        jobs = {
-            name: compile_all(kernels, [*FLAGS, *INSTRUCTION_SETS[name]], name) for name in sets
-        }
+        everywhere = [*FLAGS, *INSTRUCTION_SETS["baseline"], "-Os"]
+        shared = compile_all(handlers, everywhere, "shared")
+        jobs = {n: compile_all(kernels, [*FLAGS, *INSTRUCTION_SETS[n]], n) for n in sets}
         runtime = pool.submit(_runtime, tuple(compiler))
         link = [*runtime.result(), *(() if flags else _closed())]
         libraries = []
@@ -187,11 +184,7 @@ def build(
 
 
 def build_processor(target: Path = TARGET) -> Path:
-    """Compile the library that tells the best instruction set of the processor. It runs everywhere.
-
-    Raises:
-        BuildError: without a compiler, or where compilation fails.
-    """
+    """Compile the library that tells the best instruction set of the processor, or BuildError."""
     target.mkdir(parents=True, exist_ok=True)
     library = target / PROCESSOR_LIBRARY
     compiler = _compiler()
@@ -264,11 +257,6 @@ def _compiler() -> list[str]:
         if shutil.which(command[0]):
             return command
     raise BuildError(f"no C++ compiler: tried {[' '.join(c) for c in candidates]}")
-
-
-def _headers_version() -> str:
-    """The version of jaxlib, whose headers are compiled in."""
-    return importlib.metadata.version("jaxlib")
 
 
 def _headers() -> str:

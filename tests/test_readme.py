@@ -1,4 +1,4 @@
-"""What README and docs say: each row of the comparison with JAX, commands, links, figures.
+"""What README says of JAX, row by row.
 
 Of JAX the facts are those of the versions that README names; newer ones may have mended them, and
 are then only asked for what jaxqr does.
@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 
 import jaxqr
-from benchmarks import report
+from figures import measured
 from meshes import mesh_of, put
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 
 NEWEST_CHECKED = re.search(r"in JAX 0\.10\.2 and ([\d.]+\d) alike", README)[1]
 of_checked_versions = pytest.mark.skipif(
@@ -264,21 +263,6 @@ def time(jaxs):
         assert min(map(float, (qr, pivoted, lstsq))) > 1
 
 
-def measured():
-    """Of each work: cells, our margin over the fastest peer (mean, least, most), and over JAX."""
-    rows = report.load(ROOT / "benchmarks/results/latest.json").rows
-    found = {}
-    for work in ("qr", "qr_grad", "lq", "pivoted", "lstsq", "lstsq_grad"):
-        of_work = [row for row in rows if row.cell.work.name == work]
-        peers = [report.speedup(row, report.best_peer(row)) for row in of_work]
-        means = [report.geometric_mean(peers)]
-        means.append(report.geometric_mean([report.speedup(row, "jnp") for row in of_work]))
-        mean, of_jax = (f"{mean:.1f}" for mean in means)
-        least, most = (f"{x:.2g}" for x in (min(peers), max(peers)))
-        found[work] = (str(len(of_work)), mean, least, most, of_jax)
-    return found
-
-
 # --------------------------------------------------------------------------------- the tests
 @pytest.mark.parametrize("case", FACTS)
 def test_jaxqr_is_right_where_the_table_says_so(case):
@@ -294,46 +278,3 @@ def test_jax_does_what_the_table_says(case):
 def test_every_row_of_the_table_is_checked():
     lines = README.split("| case | JAX | jaxqr |\n")[1].split("\n\n")[0].splitlines()[1:]
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == list(FACTS)
-
-
-def test_the_page_on_speed_says_what_was_measured():
-    page = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
-    number = r"([\d.]+)"
-    line = rf"^\| [^|]+ \| {number} \| {number} \| {number}, {number} \| {number} \|$"
-    assert re.findall(line, page, re.MULTILINE) == list(measured().values())
-    rows = report.load(ROOT / "benchmarks/results/randomized.json").rows
-    margins = {str(row.cell): report.speedup(row, "jnp") for row in rows}
-    single, double = (margins[f"randomized/2048x2048/{dtype}"] for dtype in ("f4", "f8"))
-    assert f"is {single:.1f} times (float32) and {double:.1f} times (float64) as fast" in page
-
-
-@pytest.mark.parametrize("name", ["install", "test"])
-def test_a_command_is_marked_for_continuous_integration(name):
-    (command,) = re.findall(rf"^<!-- command: {name} -->\n```sh\n(.+?)^```$", README, re.M | re.S)
-    assert ".venv/bin/" in command
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere_and_python_is_a_doctest(page):
-    text = page.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (page.parent / target).exists(), target
-    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        assert block.startswith(">>> ") and block.endswith("\n\n"), block
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_that_a_page_names_are_there(page):
-    text = page.read_text(encoding="utf-8")
-    section = ""
-    for line in text.splitlines():
-        if folder := re.fullmatch(r"## `(.+/)`", line):
-            section = folder[1]  # files below are in it
-        for name in re.findall(r"`([\w./-]+\.(?:py|cc|h|md|json|ipynb)|[\w./]+/)`", line):
-            assert (ROOT / name).exists() or (ROOT / section / name).exists(), name
-
-
-def test_every_page_is_reached_from_readme():
-    assert {f"docs/{page.name}" for page in ROOT.glob("docs/*.md")} <= set(
-        re.findall(r"\]\(([^)]+)\)", README)
-    )

@@ -14,13 +14,15 @@ from jaxqr._core.partition import Shape, is_sharded, partition
 from jaxqr._core.undocumented import move_batch_to_front
 
 Body = Callable[..., list[Array]]
+# Which results have a column for each of the last operand's, perhaps by the parameters.
+Columnwise = Sequence[bool] | Callable[..., Sequence[bool]]
 
 
 def batch_rule(
     p: Primitive,
     body: Body,
     linear_from: int | None,
-    columnwise: Callable[..., Sequence[bool]] | None,
+    columnwise: Columnwise | None,
     args: Sequence[Array],
     dims: Sequence[int | None],
     **params: Any,
@@ -36,7 +38,8 @@ def batch_rule(
     if columnwise is not None and is_mapped_beyond(-1) and not is_sharded(args[-1]):
         stacked = jnp.moveaxis(args[-1], cast(int, dims[-1]), -2)
         out = p.bind(*args[:-1], lax.collapse(stacked, stacked.ndim - 2), **params)
-        return _unstack(out, stacked.shape[-2:], columnwise(**params))
+        has_columns = columnwise(**params) if callable(columnwise) else columnwise
+        return _unstack(out, stacked.shape[-2:], has_columns)
     if linear_from is not None and is_mapped_beyond(linear_from):
         # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
         # take them as more columns, where `bind` would copy the fixed operands.

@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AbstractMesh, PartitionSpec, use_abstract_mesh
 
 from jaxqr._core.abstract import CoreResult, Ranks, Signature
-from jaxqr._core.batching import Body, batch_rule
+from jaxqr._core.batching import Body, Columnwise, batch_rule
 from jaxqr._core.mirror import mirror_body, mirror_jvp, mirror_results, mirror_transpose
 from jaxqr._core.partition import axis_names, partition
 from jaxqr._core.settings import fixed_settings, with_fixed_settings
@@ -46,7 +46,7 @@ def make_primitive(
     jvp: Callable[..., Any] | None = None,
     transpose: Callable[..., Any] | None = None,
     map_body: bool = True,
-    columnwise: Callable[..., Sequence[bool]] | None = None,
+    columnwise: Columnwise | None = None,
     varies_as_last: bool = False,
     named_outputs: bool = False,
     mirrored: bool = False,
@@ -73,9 +73,9 @@ def make_primitive(
         map_body: of a linear primitive, mapped in linear operands alone: whether `body` is mapped,
             whose products and solves take them as more columns. Otherwise the fixed operands are
             copied.
-        columnwise: where the columns of the last operand are problems apart: from the parameters,
-            which results have a column for each; the others do not depend on it. A batch of that
-            operand alone then becomes more columns.
+        columnwise: where the columns of the last operand are problems apart: which results have a
+            column for each, or a function of the parameters that tells; the others do not depend
+            on it. A batch of that operand alone then becomes more columns.
         varies_as_last: in a shard_map the results vary over the same manual axes as the last
             operand, whatever the others do; otherwise all operands must agree.
         named_outputs: its parameter `outputs` names the results, of which dead code elimination

@@ -64,17 +64,12 @@ def _jvp(primals: Sequence[Array], tangents: Sequence[Any], **params: Any) -> An
 # ------------------------------------------------------------------------------ registration
 
 
-def _has_columns(**params: Any) -> tuple[bool, ...]:
-    """Say that x and the residuals have a column for each of b's, and the rank has none."""
-    return True, True, False
-
-
 lstsq_p = make_primitive(
     "lstsq",
     core_ranks=(2, 2),
     results=_results,
     body=solve_by_pseudoinverse,
     jvp=_jvp,
-    columnwise=_has_columns,
+    columnwise=(True, True, False),  # the rank does not depend on b
     kernel=kernels.compute,
 )

@@ -172,11 +172,6 @@ def _transpose(
     return [out.conj()]
 
 
-def _has_columns(**params: Any) -> tuple[bool, ...]:
-    """Say that the result has a column for each column of v."""
-    return (True,)
-
-
 pseudoinverse_p = make_primitive(
     "pseudoinverse",
     core_ranks=_ranks,
@@ -185,6 +180,6 @@ pseudoinverse_p = make_primitive(
     linear_from=-1,
     jvp=_jvp,
     transpose=_transpose,
-    columnwise=_has_columns,
+    columnwise=(True,),
     kernel=kernels.compute,
 )

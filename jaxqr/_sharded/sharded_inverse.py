@@ -194,11 +194,6 @@ def _transpose(
 # ------------------------------------------------------------------------------ registration
 
 
-def _has_columns(**params: Any) -> tuple[bool, ...]:
-    """Say that the result has a column for each column of v."""
-    return (True,)
-
-
 sharded_inverse_p = make_primitive(
     "sharded_inverse",
     core_ranks=_ranks,
@@ -207,6 +202,6 @@ sharded_inverse_p = make_primitive(
     linear_from=-1,
     jvp=_jvp,
     transpose=_transpose,
-    columnwise=_has_columns,
+    columnwise=(True,),
     varies_as_last=True,
 )

@@ -194,3 +194,9 @@ def pairs(tangents, cotangents, dA, gradient, tol=1e-8):
     terms = [ip(c, t) for c, t in zip(cotangents, tangents, strict=True)]
     gap = abs(sum(terms) - ip(gradient, dA))
     assert gap <= tol * max(1, np.sum(np.abs(terms))), f"{sum(terms)} is off by {gap:.1e}"
+
+
+def pinv(A, r):
+    """The pseudo-inverse of the rank-r matrix nearest to A."""
+    U, s, Vh = np.linalg.svd(A, full_matrices=False)
+    return H(Vh[:r]) / s[:r] @ H(U[:, :r])

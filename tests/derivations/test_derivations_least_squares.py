@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jaxqr._core.algebra import mm
-from jaxqr._lstsq import decomposition
 from jaxqr._lstsq.inverse_rules import RULES
 from jaxqr._lstsq.lstsq_primitive import lstsq_p
 from jaxqr._lstsq.pseudoinverse import factor_pseudoinverse
@@ -26,9 +25,9 @@ from notation import (
     mixed,
     on_the_rank_r_set,
     pairs,
+    pinv,
     pivoted_qr,
     qr,
-    raw,
     rule,
     under,
 )
@@ -41,12 +40,6 @@ EVERY_RANK = pytest.mark.parametrize(
 )
 deep = pytest.mark.parametrize("m, n", [(7, 4), (5, 5)])
 S, RCOND = 2, 1e-8
-
-
-def pinv(A, r):
-    """The pseudo-inverse of the rank-r matrix nearest to A."""
-    U, s, Vh = np.linalg.svd(A, full_matrices=False)
-    return H(Vh[:r]) / s[:r] @ H(U[:, :r])
 
 
 # ----------------------------------------------------------------- what the package has
@@ -294,32 +287,3 @@ def test_the_squared_residual_needs_only_the_solution_and_the_residual(draw, m, 
     close((np.array(each), tangent(squared_residuals, (A, b), (dA, db))), ref * 2)
     found = gradient(squared_residuals, (A, b), weight)
     close((-2 * (rho * weight) @ H(x), 2 * rho * weight), found, 1e-11)
-
-
-# ----------------------------------------------------------------- the way of the code
-def operations(a, v, u, *, twice):
-    """The decomposition's own operations: R and T in their triangles, r, tau of Z and the rest."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decomposition, "is_factored_twice", lambda m, n: twice)
-        found = decomposition.decompose(a, rcond=RCOND, pivoting=True)
-    assert (found.factors.inner is not None) == twice
-    values = found.solve(v), found.solve_adjoint(u), found.gram(u), found.null(u)
-    return values, found.rank, found.z, found.factors.permute_back(u), found.factors.r
-
-
-@rule("9.11")
-@pytest.mark.parametrize(
-    "m, n, r, twice", [(7, 4, 3, False), (7, 4, 4, False), (5, 5, 2, False), (7, 4, 3, True)]
-)
-def test_masks_in_place_of_dynamic_shapes_give_the_operations(draw, m, n, r, twice):
-    A, _, _ = on_the_rank_r_set(draw, m, n, r)
-    P, v, u = pinv(A, r), draw(m, S), draw(n, S)
-    got, rank, (hz, tauz), _, R = run(operations, A, v, u, twice=twice)
-    assert rank == r
-    close(got, (P @ v, H(P) @ u, P @ (H(P) @ u), u - P @ (A @ u)), 1e-12)
-    if r < n:
-        live = np.arange(n) < r
-        close((hz, tauz), raw(H(live[:, None] * np.triu(R))), 1e-12)
-        assert not np.any(tauz[r:]) and not np.any(np.triu(hz)[:, r:])
-    else:
-        assert not np.any(hz)
