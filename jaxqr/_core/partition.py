@@ -42,19 +42,19 @@ def broadcast_batch(arrays: Sequence[Array], ranks: Sequence[int]) -> list[Array
     batches = [x.shape[: x.ndim - rank] for x, rank in zip(arrays, ranks, strict=True)]
     batch = jnp.broadcast_shapes(*batches)
     axes = _batch_partition(arrays, batches, len(batch))
+    meshes = [jax.typeof(x).sharding.mesh for x in arrays if is_sharded(x)]
 
     def broadcast(x: Array, own: Shape) -> Array:
+        wanted = (*axes, *partition(jax.typeof(x))[len(own) :])
+        sharding = NamedSharding(meshes[0], PartitionSpec(*wanted)) if meshes else None
         if own == batch:
-            return x
-        core = x.shape[len(own) :]
-        sharding = None
-        if any(map(is_sharded, arrays)):
-            mesh = next(jax.typeof(y).sharding.mesh for y in arrays if is_sharded(y))
-            kept = partition(jax.typeof(x))[len(own) :]
-            sharding = NamedSharding(mesh, PartitionSpec(*axes, *kept))
+            # Only what is not sharded can lack a part, so no device asks another for data.
+            whole = sharding is None or partition(jax.typeof(x)) == wanted
+            return x if whole else jax.sharding.reshard(x, sharding)
         first = len(batch) - len(own)
         dimensions = range(first, first + x.ndim)
-        return lax.broadcast_in_dim(x, (*batch, *core), dimensions, out_sharding=sharding)
+        shape = (*batch, *x.shape[len(own) :])
+        return lax.broadcast_in_dim(x, shape, dimensions, out_sharding=sharding)
 
     return [broadcast(x, own) for x, own in zip(arrays, batches, strict=True)]
 
