@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+import jaxqr
 from jaxqr._core.partition import broadcast_batch
 from jaxqr._factor.packed import orgqr_p, ormqr_p
+from laws import assert_close
 from matrices import normal
 from meshes import X, assert_sharded, mesh_of, put
 
@@ -92,3 +94,14 @@ def test_a_common_batch_is_sharded_as_the_first_operand_that_is():
         assert_sharded(found, mesh, P(None, "y"))
         _, found = broadcast_batch((second, jnp.asarray(a[0, 0])), (2, 2))
         assert_sharded(found, mesh, P("x"))
+
+
+@pytest.mark.parametrize("function", [jaxqr.lstsq, lambda a, b: jaxqr.qr_multiply(a, b.mT)])
+def test_operands_that_are_sharded_along_different_batch_dimensions_meet(function):
+    a, b = normal((4, 8, 5, 3)), normal((8, 5, 2), seed=1)
+    want = function(a, b)
+    with mesh_of("explicit", (2, 4), ("x", "y")) as mesh:
+        (whole,), (part,) = put(mesh, a, spec=P("x")), put(mesh, b, spec=P("y"))
+        got = function(whole, part)
+    assert_close(got, want)
+    assert jax.typeof(got[0]).sharding.spec[:2] == ("x", "y")
