@@ -2,7 +2,6 @@
 
 import pytest
 
-from laws import mostly_nightly
 from surroundings import ROOT
 
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
@@ -51,11 +50,8 @@ def test_notebook_is_valid_and_without_output(jupyter, path):
             assert cell.execution_count is None, cell.id
 
 
-@pytest.mark.parametrize(
-    "path",
-    mostly_nightly(((path,) for path in NOTEBOOKS), lambda path: "tour" in path.stem),
-    ids=lambda path: path.stem,
-)
+@pytest.mark.nightly
+@every_notebook
 def test_notebook_runs(jupyter, path):
     nbformat, run = jupyter
     run(nbformat.read(path, as_version=4), path.parent)
