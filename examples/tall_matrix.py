@@ -101,9 +101,6 @@ def loss_beside(a: Array, b: Array, step: Array, mesh: Mesh) -> Array:
     return loss(a + step * da, b + step * db, mesh)
 
 
-# ---------------------------------------------------------------------------- the processes
-
-
 def join(options: argparse.Namespace) -> None:
     """Find the other processes, or end this one; nothing may have used a device before."""
     if options.cpu_devices:
@@ -123,14 +120,12 @@ def join(options: argparse.Namespace) -> None:
     timer.daemon = True
     timer.start()
     try:
-        jax.distributed.initialize(
-            at,
-            options.processes,
-            options.process,
-            initialization_timeout=options.timeout + 60,
-            shutdown_timeout_seconds=options.timeout,
-            coordinator_bind_address=bind,
-        )
+        patience = {
+            "initialization_timeout": options.timeout + 60,
+            "shutdown_timeout_seconds": options.timeout,
+        }
+        ours = options.processes, options.process
+        jax.distributed.initialize(at, *ours, coordinator_bind_address=bind, **patience)
     except (ValueError, RuntimeError) as error:
         problem = "JAX found no cluster" if at is None else f"JAX did not start at {at}"
         stop(
@@ -196,9 +191,6 @@ def own(x: Array) -> tuple[int, np.ndarray]:
     return min(shards), np.concatenate([np.asarray(shards[start]) for start in sorted(shards)])
 
 
-# ------------------------------------------------------------------------------- the script
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Factor, solve, differentiate and check; return the exit status."""
     options = parse(arguments)
@@ -245,8 +237,8 @@ def size_on_device(program: jax.stages.Compiled) -> int | None:
     sizes = program.memory_analysis()
     if sizes is None:
         return None
-    between = sizes.temp_size_in_bytes - sizes.alias_size_in_bytes
-    return sizes.argument_size_in_bytes + sizes.output_size_in_bytes + between
+    ends = sizes.argument_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    return ends + sizes.temp_size_in_bytes
 
 
 def print_figures(
@@ -264,24 +256,17 @@ def print_figures(
     for name in ("rank", "residuals", "loss", "slope"):
         print(f"{name}: {float(found[name]):.10g}")
     for name, (value, limit) in checks.items():
-        print(
-            f"{name}: {value:.1e}, {'at most' if value <= limit else 'FAILED: above'} {limit:.0e}"
-        )
+        relation = "at most" if value <= limit else "FAILED: above"
+        print(f"{name}: {value:.1e}, {relation} {limit:.0e}")
 
 
 def save(folder: Path, found: dict[str, Array]) -> None:
     """Write R, x and this process's rows of the gradients."""
     folder.mkdir(parents=True, exist_ok=True)
     start, gradient = own(found["gradient"])
-    np.savez(
-        folder / f"process{jax.process_index()}.npz",
-        R=np.asarray(found["R"]),
-        x=np.asarray(found["x"]),
-        loss=np.asarray(found["loss"]),
-        start=start,
-        gradient=gradient,
-        gradient_b=own(found["gradient of b"])[1],
-    )
+    whole = {name: np.asarray(found[name]) for name in ("R", "x", "loss")}
+    blocks = {"start": start, "gradient": gradient, "gradient_b": own(found["gradient of b"])[1]}
+    np.savez(folder / f"process{jax.process_index()}.npz", **whole, **blocks)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -65,7 +65,7 @@ def test_modules_import_each_other_in_no_circle():
 @pytest.mark.parametrize("pattern, most", [("*.py", 300), ("*.cc", 350), ("*.h", 350)])
 def test_files_are_short_enough_to_be_read_at_once(pattern, most):
     root = PACKAGE.parent
-    folders = ("jaxqr", "native", "tests", "benchmarks")
+    folders = ("jaxqr", "native", "tests", "benchmarks", "examples")
     files = [
         *root.glob(pattern),
         *(x for folder in folders for x in (root / folder).rglob(pattern)),
