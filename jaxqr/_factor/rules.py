@@ -74,17 +74,14 @@ def thin_jvp(
     point = find_point(r, pivoted=pivoted)
     rule = _wide_jvp if exceeds(n, m) else partial(_deep_jvp, total=total)
     tangents = rule(q, point, multiply_linearly(da, point.scale), outputs)
-
-    def finish(name: str) -> Array:
-        tangent = tangents[name]()
-        return point.finish_tangent(tangent) if name == "r" else tangent
-
-    return [finish(name) for name in outputs]
+    if "r" in tangents:
+        tangents["r"] = point.finish_tangent(tangents["r"])
+    return [tangents[name] for name in outputs]
 
 
 def _deep_jvp(
     q: Array, point: Point, da: Array, outputs: tuple[str, ...], *, total: Total
-) -> dict[str, Callable[[], Array]]:
+) -> dict[str, Array]:
     _, r, counts, triangle, _ = point
     if "q" in outputs:
         b = solve_right(da, triangle)
@@ -93,18 +90,23 @@ def _deep_jvp(
         b = e = solve_right(total(mm(H(q), da)), triangle)
     counted = where(counts, e)
     psi = counted - skw(counted)
-    return {
-        "q": lambda: where(counts, b) - mm(q, psi),
-        "r": lambda: mm(psi, r) + where(~counts, e),
-    }
+    tangents = {}
+    if "q" in outputs:
+        tangents["q"] = where(counts, b) - mm(q, psi)
+    if "r" in outputs:
+        tangents["r"] = mm(psi, r) + where(~counts, e)
+    return tangents
 
 
-def _wide_jvp(
-    q: Array, point: Point, da: Array, outputs: tuple[str, ...]
-) -> dict[str, Callable[[], Array]]:
+def _wide_jvp(q: Array, point: Point, da: Array, outputs: tuple[str, ...]) -> dict[str, Array]:
     c = mm(H(q), da)
-    omega = find_rotation(c, point)[1]
-    return {"q": lambda: mm(q, omega), "r": lambda: c - mm(omega, point.r)}
+    _, omega = find_rotation(c, point)
+    tangents = {}
+    if "q" in outputs:
+        tangents["q"] = mm(q, omega)
+    if "r" in outputs:
+        tangents["r"] = c - mm(omega, point.r)
+    return tangents
 
 
 def find_rotation(c: Array, point: Point) -> tuple[Array, Array]:
