@@ -15,7 +15,6 @@ Environment variables:
 import ctypes
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -115,10 +114,10 @@ def _fingerprint(sets: list[str]) -> str:
     """A hash of all that decides what the libraries are: sources, flags, compiler and headers."""
     compiler = _compiler()
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
-    headers = importlib.metadata.version("jaxlib")
-    found = hashlib.sha256(repr((sets, compiler, version, headers)).encode())
-    for path in [Path(__file__), *sorted(path for path in SOURCES.rglob("*") if path.is_file())]:
-        found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    found = hashlib.sha256(repr((sets, compiler, version)).encode())
+    headers = Path(_headers(), "xla", "ffi", "api").glob("*.h")
+    for path in [Path(__file__), *sorted(SOURCES.rglob("*.*")), *sorted(headers)]:
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
 
 
@@ -169,8 +168,7 @@ def build(
         everywhere = [*FLAGS, *INSTRUCTION_SETS["baseline"], "-Os"]
         shared = compile_all(handlers, everywhere, "shared")
         jobs = {n: compile_all(kernels, [*FLAGS, *INSTRUCTION_SETS[n]], n) for n in sets}
-        runtime = pool.submit(_runtime, tuple(compiler))
-        link = [*runtime.result(), *(() if flags else _closed())]
+        link = [*_runtime(tuple(compiler)), *(() if flags else _closed())]
         libraries = []
         for name, futures in jobs.items():
             objects = [future.result() for future in [*futures, *shared]]
@@ -192,6 +190,7 @@ def build_processor(target: Path = TARGET) -> Path:
     return library
 
 
+@functools.cache
 def best_instruction_set() -> str:
     """The best instruction set of this machine's processor."""
     with tempfile.TemporaryDirectory() as scratch:

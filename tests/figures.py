@@ -1,10 +1,9 @@
 """The figures of the committed benchmarks, as pages give them."""
 
-from pathlib import Path
-
 from benchmarks import report
+from surroundings import ROOT
 
-RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def measured():

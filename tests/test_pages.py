@@ -1,14 +1,13 @@
 """README, CONTRIBUTING and docs: commands are marked, links and files are there, examples run."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from benchmarks import report
 from figures import RESULTS, measured
+from surroundings import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 

@@ -6,7 +6,6 @@ are then only asked for what jaxqr does.
 
 import re
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,8 @@ import pytest
 import jaxqr
 from figures import measured
 from meshes import mesh_of, put
+from surroundings import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 NEWEST_CHECKED = re.search(r"in JAX 0\.10\.2 and ([\d.]+\d) alike", README)[1]

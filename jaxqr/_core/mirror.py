@@ -24,8 +24,8 @@ def mirror_results(results: Callable[..., list[CoreResult]]) -> Callable[..., li
     def mirrored(*shapes: Shape, transposed: bool, **params: Any) -> list[CoreResult]:
         if not transposed:
             return results(*shapes, **params)
-        plain = results(*map(_turn_shape, shapes), **params)
-        return [(_turn_shape(shape), dtype) for shape, dtype in plain]
+        plain = results(*(shape[::-1] for shape in shapes), **params)
+        return [(shape[::-1], dtype) for shape, dtype in plain]
 
     return mirrored
 
@@ -56,14 +56,10 @@ def mirror_jvp(jvp: Callable[..., Any]) -> Callable[..., Any]:
         if not transposed:
             return jvp(bind, primals, tangents, **params)
         ndim = primals[0].ndim
-        out, d_out = jvp(bind, _turn(primals, ndim), _turn(tangents, ndim), **params)
-        out = _turn(out, ndim)
-        zeros = map(zero_tangent, out)
-        d_out = [
-            _turn([d], ndim)[0] if isinstance(d, Array) else zero
-            for d, zero in zip(d_out, zeros, strict=True)
-        ]
-        return out, d_out
+        found = jvp(bind, _turn(primals, ndim), _turn(tangents, ndim), **params)
+        out, d_out = (_turn(x, ndim) for x in found)
+        pairs = zip(out, d_out, strict=True)  # a symbolic zero has the shape of its primal
+        return out, [d if isinstance(d, Array) else zero_tangent(x) for x, d in pairs]
 
     return mirrored
 
@@ -101,7 +97,3 @@ def _bind(transposed: bool, p: Primitive, *operands: Array, **params: Any) -> li
 def _turn(arrays: Sequence[Any], ndim: int) -> list[Any]:
     """Transpose matrices, which have `ndim` dimensions; vectors and symbolic zeros stay."""
     return [x.mT if isinstance(x, Array) and x.ndim == ndim else x for x in arrays]
-
-
-def _turn_shape(shape: Shape) -> Shape:
-    return shape[::-1]

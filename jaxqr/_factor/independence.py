@@ -18,7 +18,7 @@ def tolerance(dtype: Any) -> float:
     """Give what rounding may leave of a dependent column, relative to its sum of magnitudes in R.
 
     It depends neither on the rows nor on the columns: section 8 of ``notebooks/derivations.md`` has
-    the reason and the measurements. The kernels have it in ``independent.h``.
+    the reason and the measurements. The kernels have it in ``common/independent_columns.h``.
     """
     return 64 * float(jnp.finfo(dtype).eps)
 

@@ -63,7 +63,8 @@ def _factor(a: Array, *, outputs: tuple[str, ...], pivoting: str) -> list[Array]
         return _factor_empty(a, outputs)
     m, n = a.shape[-2:]
     k = min_dim(m, n)
-    h, tau, scale, *p = _factor_plain(a) if pivoting == "none" else _factor_pivoted(a, pivoting)
+    pivot = find_method(pivoting).factor
+    h, tau, scale, *p = _factor_plain(a) if pivot is None else _factor_pivoted(a, pivot)
     # Reading R and applying reflectors leaves the strictly lower triangle as it is.
     values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
     values["r"] = triu(real_diagonal(unscale_by(h[..., :k, :], scale)))
@@ -87,7 +88,9 @@ def _factor_plain(a: Array) -> tuple[Array, Array, Array]:
     return h, tau, scale
 
 
-def _factor_pivoted(a: Array, pivoting: str) -> tuple[Array, Array, Array, Array]:
+def _factor_pivoted(
+    a: Array, pivot: Callable[[Array], list[Array]]
+) -> tuple[Array, Array, Array, Array]:
     """Do the same with pivoting; give the permutation, too.
 
     Pivots are chosen by the norms of the columns as they are, all multiplied by one power of two
@@ -99,8 +102,6 @@ def _factor_pivoted(a: Array, pivoting: str) -> tuple[Array, Array, Array, Array
     largest = jnp.min(own, axis=-1, keepdims=True)  # the reciprocal of it
     huge = largest < 2.0 ** (16 - jnp.finfo(a.dtype).maxexp)
     whole = where(huge, lax.full_like(largest, 2.0**-16), jnp.maximum(largest, 1)) + zero_or_nan(a)
-    pivot = find_method(pivoting).factor
-    assert pivot is not None
     h, tau, p = pivot(scale_by(a, whole))
     smallest = jnp.max(own, axis=-1, keepdims=True)
     uneven = (smallest > whole * 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)) & (smallest > 1)

@@ -137,13 +137,12 @@ def _keep_counted(c: Array, rank: Array) -> Array:
 
 # --------------------------------------------------------------------------- arrays by name
 
-# The arrays that a decomposition may have, in the order in which they are passed, and how many
-# trailing dimensions of each are not batch dimensions. The kernels know them by these names.
-CORE_RANKS = {"h": 2, "tau": 1, "h1": 2, "tau1": 1, "p": 1, "rank": 0, "hz": 2, "tauz": 1}
-
 
 def name_arrays(m: int, n: int, *, pivoting: bool) -> tuple[str, ...]:
-    """Name the arrays that the decomposition of an m x n matrix has."""
+    """Name the arrays that the decomposition of an m x n matrix has, in their order.
+
+    The kernels know them by these names.
+    """
     inner = ("h1", "tau1") if pivoting and is_factored_twice(m, n) else ()
     revealing = ("p", "rank", "hz", "tauz") if pivoting else ()
     return "h", "tau", *inner, *revealing
@@ -162,6 +161,11 @@ def array_results(m: int, n: int, names: Sequence[str]) -> list[CoreResult]:
         "tauz": ((n,), None),
     }
     return [table[name] for name in names]
+
+
+def find_core_ranks(names: Sequence[str]) -> list[int]:
+    """Find how many trailing dimensions of the named arrays are not batch dimensions."""
+    return [len(shape) for shape, _ in array_results(1, 1, names)]
 
 
 def to_arrays(found: Decomposition) -> list[Array]:

@@ -11,9 +11,12 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.interpreters import ad
 
 from jaxqr._core.algebra import mm, where
+from jaxqr._core.primitive import is_zero
 from jaxqr._core.scaling import column_scale, multiply_linearly
+from jaxqr._core.undocumented import zero_tangent
 
 
 class Inverse(Protocol):
@@ -31,6 +34,7 @@ class Inverse(Protocol):
     def null(self, u: Array) -> Array: ...
     def multiply_tangent(self, da: Array, x: Array, y: Array) -> tuple[Array, Array]: ...
     def scale_of(self, x: Array) -> Array: ...
+    def apply(self, operation: str, v: Array) -> Array: ...
     def _replace(self, *, a: Array) -> "Inverse": ...
 
 
@@ -93,6 +97,27 @@ RULES: dict[str, Callable[[Any, Array, Array, Array, Array], Array]] = {
     "gram": _gram_rule,
     "null": _null_rule,
 }
+
+
+# Of an operation by its name; gram and null are Hermitian.
+ADJOINTS = {"solve": "solve_adjoint", "solve_adjoint": "solve", "gram": "gram", "null": "null"}
+
+
+def differentiate(
+    inverse: Inverse, operation: str, rule: Callable[..., Array], v: Array, da: Any, dv: Any
+) -> tuple[list[Array], list[Any]]:
+    """Apply an operation to v, and give its tangent: by the rule only where A moves."""
+    out = inverse.apply(operation, v)
+    if not is_zero(da):
+        return [out], [rule(inverse, out, v, da, ad.instantiate_zeros(dv))]
+    if is_zero(dv):
+        return [out], [zero_tangent(out)]
+    return [out], [inverse.apply(operation, dv)]
+
+
+def transpose(inverse: Inverse, adjoint: str, cotangent: Array) -> list[Array]:
+    """Give the cotangent of v by the operation's adjoint: JAX pairs without conjugation (0.5)."""
+    return [inverse.apply(adjoint, cotangent.conj()).conj()]
 
 
 def _multiply(

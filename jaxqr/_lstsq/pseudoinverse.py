@@ -10,23 +10,22 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jax.interpreters import ad
 
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.partition import Shape
-from jaxqr._core.primitive import is_zero, make_primitive
+from jaxqr._core.primitive import make_primitive
 from jaxqr._core.scaling import column_scale
 from jaxqr._core.undocumented import zero_tangent
 from jaxqr._lowering import kernels
 from jaxqr._lstsq.decomposition import (
-    CORE_RANKS,
     array_results,
     decompose,
+    find_core_ranks,
     from_arrays,
     name_arrays,
     to_arrays,
 )
-from jaxqr._lstsq.inverse_rules import RULES
+from jaxqr._lstsq.inverse_rules import ADJOINTS, RULES, differentiate, transpose
 from jaxqr._lstsq.outer_products import multiply_both_sides
 
 
@@ -121,7 +120,7 @@ cod_p = make_primitive(
 
 
 def _ranks(*, factors: tuple[str, ...], **params: Any) -> tuple[int, ...]:
-    return 2, *(CORE_RANKS[name] for name in factors), 2
+    return 2, *find_core_ranks(factors), 2
 
 
 def _results(a: Shape, *operands: Shape, operation: str, **params: Any) -> list[CoreResult]:
@@ -147,12 +146,7 @@ def _jvp(
     a, *arrays, v = primals
     da, *_, dv = tangents
     inverse = Pseudoinverse(a, factors, arrays)
-    out = inverse.apply(operation, v)
-    if is_zero(da) and is_zero(dv):
-        return [out], [zero_tangent(out)]
-    if is_zero(da):
-        return [out], [inverse.apply(operation, dv)]
-    return [out], [RULES[operation](inverse, out, v, da, ad.instantiate_zeros(dv))]
+    return differentiate(inverse, operation, RULES[operation], v, da, dv)
 
 
 def _transpose(
@@ -165,11 +159,7 @@ def _transpose(
 ) -> list[Array]:
     del wanted  # the cotangent of v, which is the only one
     a, *arrays = fixed
-    # JAX pairs cotangents without conjugation (0.5). The operations gram and null are Hermitian.
-    adjoints = {"solve": "solve_adjoint", "solve_adjoint": "solve"}
-    inverse = Pseudoinverse(a, factors, arrays)
-    out = inverse.apply(adjoints.get(operation, operation), cotangents[0].conj())
-    return [out.conj()]
+    return transpose(Pseudoinverse(a, factors, arrays), ADJOINTS[operation], cotangents[0])
 
 
 pseudoinverse_p = make_primitive(

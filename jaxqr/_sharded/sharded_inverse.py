@@ -15,16 +15,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.interpreters import ad
 
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.algebra import H, mm
 from jaxqr._core.partition import Shape
-from jaxqr._core.primitive import is_zero, make_primitive
+from jaxqr._core.primitive import make_primitive
 from jaxqr._core.scaling import column_scale
-from jaxqr._core.undocumented import zero_tangent
-from jaxqr._lstsq.decomposition import CORE_RANKS
-from jaxqr._lstsq.inverse_rules import RULES
+from jaxqr._lstsq.decomposition import find_core_ranks
+from jaxqr._lstsq.inverse_rules import ADJOINTS, RULES, differentiate, transpose
 from jaxqr._lstsq.outer_products import multiply_both_sides
 from jaxqr._lstsq.pseudoinverse import Pseudoinverse, factor_pseudoinverse
 from jaxqr._sharded.row_blocks import let_vary
@@ -98,9 +96,8 @@ def factor_sharded_inverse(
 ) -> ShardedInverse:
     """Factor a deep matrix of row blocks; without `pivoting` its rank is full by assumption."""
     a = let_vary(a, axes)
-    q, r = factor_row_blocks(
-        "lstsq", lax.stop_gradient(a), axes=axes
-    )  # constants of the operations
+    constant = lax.stop_gradient(a)  # as the factors are to the operations
+    q, r = factor_row_blocks("lstsq", constant, axes=axes)
     return ShardedInverse(a, q, factor_pseudoinverse(r, rcond=rcond, pivoting=pivoting), axes)
 
 
@@ -108,7 +105,7 @@ def factor_sharded_inverse(
 
 
 def _ranks(*, factors: tuple[str, ...], **params: Any) -> tuple[int, ...]:
-    return 2, 2, 2, *(CORE_RANKS[name] for name in factors), 2
+    return 2, 2, 2, *find_core_ranks(factors), 2
 
 
 def _results(a: Shape, *operands: Shape, operation: str, **params: Any) -> list[CoreResult]:
@@ -158,18 +155,20 @@ def _jvp(
     *fixed, v = primals
     da, *_, dv = tangents
     inverse = _from_operands(fixed, factors, axes)
-    out = inverse.apply(operation, v)
-    if is_zero(da) and is_zero(dv):
-        return [out], [zero_tangent(out)]
-    if is_zero(da):
-        return [out], [inverse.apply(operation, dv)]
-    dv = ad.instantiate_zeros(dv)
-    if operation == "share":
-        # Of the share's tangent only the sum matters: it is the p-th part of the sum's (11.6).
-        total = RULES["solve"](inverse, inverse.sum_shares(out), v, da, dv)
-        return [out], [let_vary(total, axes) / lax.axis_size(axes)]
-    rule = RULES["solve_adjoint" if operation == "spread" else operation]
-    return [out], [rule(inverse, out, v, da, dv)]
+    return differentiate(inverse, operation, _RULES[operation], v, da, dv)
+
+
+def _share_rule(inverse: ShardedInverse, y: Array, v: Array, da: Array, dv: Array) -> Array:
+    """Give the tangent of a device's share of A^+ v.
+
+    Nothing but the sum of these tangents matters: so it is the p-th part of the sum's (11.6).
+    """
+    total = RULES["solve"](inverse, inverse.sum_shares(y), v, da, dv)
+    return let_vary(total, inverse.axes) / lax.axis_size(inverse.axes)
+
+
+_RULES = {**RULES, "share": _share_rule, "spread": RULES["solve_adjoint"]}
+_ADJOINTS = {**ADJOINTS, "share": "spread", "spread": "share"}
 
 
 # --------------------------------------------------------------------------------- transpose
@@ -185,10 +184,8 @@ def _transpose(
     axes: tuple[str, ...],
 ) -> list[Array]:
     del wanted  # the cotangent of v, which is the only one
-    # JAX pairs cotangents without conjugation (0.5). The operations gram and null are Hermitian.
-    adjoint = {"share": "spread", "spread": "share"}.get(operation, operation)
-    out = _from_operands(fixed, factors, axes).apply(adjoint, cotangents[0].conj())
-    return [out.conj()]
+    inverse = _from_operands(fixed, factors, axes)
+    return transpose(inverse, _ADJOINTS[operation], cotangents[0])
 
 
 # ------------------------------------------------------------------------------ registration

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from device import every_dtype, judged, run
 
+from device import every_dtype, judged, run
 from foreign_platform import CASES
 from laws import differences, pairing, relative_error
 from matrices import LIMIT, double, normal, separated

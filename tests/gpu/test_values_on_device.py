@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from device import DEVICE, DTYPES, OWN_CALLS, PLATFORM, compiled, every_dtype, judged, run
 
 import jaxqr
+from device import DEVICE, DTYPES, OWN_CALLS, PLATFORM, compiled, every_dtype, judged, run
 from foreign_platform import CASES, calls, value_and_gradient
 from laws import assert_factors
 from matrices import (
