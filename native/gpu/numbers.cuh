@@ -187,6 +187,16 @@ JAXQR_FN int biased_exponent(R x) {
   return static_cast<int>(bits.word >> Bits<R>::kMantissa) & (2 * Bits<R>::kBias + 1);
 }
 
+// Whether the sign is negative, also that of a zero.
+template <class R>
+JAXQR_FN bool is_negative(R x) {
+  union {
+    R number;
+    typename Bits<R>::Word word;
+  } bits = {x};
+  return bits.word >> (8 * sizeof(R) - 1);
+}
+
 // 2^exponent, of an exponent that a normal number has.
 template <class R>
 JAXQR_FN R power_of_two(int exponent) {

@@ -1,0 +1,16 @@
+// The kernels. Which of them to make is in the file instances.h, which whoever compiles this writes:
+// JAXQR_INSTANCE(name, the most threads of a block, template with its arguments), one after another.
+// Compiled for a device, one instance makes one file; for tests, g++ compiles all of them.
+#ifndef __CUDACC__
+#include "cuda_on_cpu.h"
+#endif
+
+#include "gpu/lanes.cuh"
+
+#define JAXQR_INSTANCE(NAME, THREADS, ...)                    \
+  extern "C" __global__ void __launch_bounds__(THREADS) NAME( \
+      const jaxqr::Arguments arguments) {                     \
+    using namespace jaxqr;                                    \
+    __VA_ARGS__(arguments);                                   \
+  }
+#include "instances.h"
