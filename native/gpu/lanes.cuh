@@ -146,7 +146,7 @@ class LaneQr {
       R largest = 0;
 #pragma unroll
       for (int i = 1; i < SIZE; ++i) largest = larger(largest, magnitude(v[i]));
-      trivial = below == 0 && largest == 0 && imaginary_part(v[0]) == 0;
+      trivial = finite_ && below == 0 && largest == 0 && imaginary_part(v[0]) == 0;
       exponent = inverse_exponent(larger(largest, magnitude(v[0])));
       below = 0;
 #pragma unroll

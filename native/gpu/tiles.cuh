@@ -9,7 +9,11 @@ namespace jaxqr {
 // The dynamic shared memory of the block, of which every warp has an equal part.
 template <class T>
 JAXQR_FN T* warp_memory(int bytes_per_warp) {
+#ifdef __CUDACC__
   extern __shared__ __align__(16) unsigned char shared[];
+#else
+  unsigned char* const shared = emulate::shared_memory();
+#endif
   return reinterpret_cast<T*>(shared + threadIdx.x / 32 * bytes_per_warp);
 }
 

@@ -1,0 +1,160 @@
+"""The package's own kernels for CUDA, where they were built and a driver is there.
+
+One custom call launches all of them: it opens the driver, loads the PTX of the kernel that it is told
+and launches it on the buffers that XLA gives it. The environment variable JAXQR_GPU is read once: "0"
+leaves the kernels unused, "1" uses them although no driver is found here (for programs that are
+compiled on one machine and run on another), "require" makes their absence an error, anything else
+takes them where kernels and driver are.
+"""
+
+import ctypes
+import functools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array, export
+
+from jaxqr._lowering import cuda_plans
+from jaxqr._lowering.cuda_plans import Launch
+from jaxqr._lowering.custom_call import Result, call_target
+from jaxqr._lowering.kernels import FOLDER
+
+LIBRARY = FOLDER / "libjaxqr-cuda.so"
+PTX = FOLDER / "ptx"
+TARGET = "jaxqr_launch"
+OLDEST_DRIVER = 12020  # the version of CUDA whose PTX is built, as the driver tells its own
+
+
+def available() -> bool:
+    """Say whether the kernels are in use."""
+    return not _why_unused()
+
+
+def status() -> str:
+    """Tell users whether the kernels are in use, or why they are not."""
+    reason = _why_unused()
+    return f"cuSOLVER ({reason})" if reason else "own kernels, and cuSOLVER for the largest shapes"
+
+
+def compute(
+    name: str,
+    operands: Sequence[Array],
+    results: Sequence[tuple[tuple[int, ...], np.dtype]],
+    *,
+    batch_ndim: int,
+    **params: Any,
+) -> list[Array] | None:
+    """Call the kernel of the primitive `name`; give None where none serves the shape.
+
+    Args:
+        name: of the primitive.
+        operands: as the primitive has them.
+        results: the shape, batch included, and the dtype of each.
+        batch_ndim: the number of batch dimensions.
+        **params: the primitive's.
+    """
+    planner = _PLANNERS.get(name)
+    shapes = [x.shape[batch_ndim:] for x in operands]
+    if planner is None or not available() or not all(map(_is_known, shapes)):
+        return None
+    plan = planner(shapes, str(operands[0].dtype), **params)
+    return None if plan is None else launch(plan, operands, results, batch_ndim=batch_ndim)
+
+
+def launch(
+    plan: Launch,
+    operands: Sequence[Array],
+    results: Sequence[tuple[tuple[int, ...], np.dtype]],
+    *,
+    batch_ndim: int,
+) -> list[Array]:
+    """Launch a kernel."""
+    return call_target(
+        TARGET,
+        operands,
+        [Result(*result) for result in results],
+        batch_ndim=batch_ndim,
+        row_major=True,
+        **plan._asdict(),
+        batch_ndim_=batch_ndim,
+    )
+
+
+def _is_known(shape: tuple[int, ...]) -> bool:
+    """Say whether all sizes are numbers, and none of them zero."""
+    return not any(export.is_symbolic_dim(size) or size == 0 for size in shape)
+
+
+# ----------------------------------------------------------------------------- which kernel
+
+
+def _plan_qr(
+    shapes: Sequence[tuple[int, ...]],
+    dtype: str,
+    *,
+    outputs: tuple[str, ...],
+    pivoting: str,
+    transposed: bool,
+) -> Launch | None:
+    (shape,) = shapes
+    m, n = shape[::-1] if transposed else shape
+    if pivoting not in ("none", "exact"):
+        return None
+    pivoted = pivoting == "exact"
+    return cuda_plans.plan_lanes(m, n, dtype, outputs, pivoted=pivoted, transposed=transposed)
+
+
+_PLANNERS = {"qr": _plan_qr}
+
+# ---------------------------------------------------------------------------- what is there
+
+
+@functools.cache
+def _why_unused() -> str:
+    """Tell why the kernels are not in use; nothing where they are."""
+    wanted = os.environ.get("JAXQR_GPU", "")
+    reason = "JAXQR_GPU=0" if wanted == "0" else REGISTERED or _why_missing(wanted)
+    if reason and wanted == "require":
+        raise ImportError(f"jaxqr: JAXQR_GPU=require, but {reason}")
+    return reason
+
+
+def _why_missing(wanted: str) -> str:
+    if not any(PTX.glob("*.ptx")):
+        return "no kernels were built"
+    if wanted == "1":
+        return ""
+    version = _library().jaxqr_gpu_driver_version()
+    if not version:
+        return "no CUDA driver"
+    if version < OLDEST_DRIVER:
+        return f"the CUDA driver is of version {version}, the kernels need {OLDEST_DRIVER}"
+    return ""
+
+
+def _register() -> str:
+    """Register the call; tell why it cannot be, or nothing.
+
+    On import, as a program that was compiled elsewhere may be loaded without a lowering here.
+    """
+    try:
+        library = _library()
+        library.jaxqr_gpu_set_folder(str(PTX).encode())
+        handler = jax.ffi.pycapsule(library.jaxqr_launch)
+        jax.ffi.register_ffi_target(TARGET, handler, platform="CUDA")
+        jax.ffi.register_ffi_target_as_batch_partitionable(TARGET)
+    except (OSError, AttributeError, RuntimeError) as error:
+        return str(error).replace(f"{FOLDER}/", "")
+    return ""
+
+
+def _library() -> ctypes.CDLL:
+    return ctypes.CDLL(str(LIBRARY))
+
+
+REGISTERED = _register()
+if os.environ.get("JAXQR_GPU", "") == "require":
+    _why_unused()  # fails here rather than in the middle of a program
