@@ -24,7 +24,7 @@ from jax import Array
 import jaxqr
 from jaxqr._core.algebra import mm
 from jaxqr._factor.packed import PROVIDERS
-from jaxqr._lowering import kernels
+from jaxqr._lowering import cuda, kernels
 
 RATIO_LIMIT = 30.0  # the threshold of LAPACK's own tests
 GRADIENT_LIMIT = 1e-5
@@ -158,7 +158,7 @@ def print_lowerings() -> None:
         names = [getattr(providers.get(p), "name", "portable") for p in platforms]
         names[0] = "own kernels" if kernels.available() else names[0]
         rows.append([use, routine, *names])
-    print(f"on the CPU: {kernels.status()}\n")
+    print(f"on the CPU: {kernels.status()}\non CUDA: {cuda.status()}\n")
     print_table(rows)
 
 

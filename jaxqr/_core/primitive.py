@@ -50,7 +50,7 @@ def make_primitive(
     varies_as_last: bool = False,
     named_outputs: bool = False,
     mirrored: bool = False,
-    kernel: Kernel | None = None,
+    kernels: Mapping[str, Kernel] | None = None,
     platforms: Mapping[str, Body] | None = None,
     exported: Mapping[str, Body] | None = None,
 ) -> Primitive:
@@ -83,7 +83,8 @@ def make_primitive(
         mirrored: it has a parameter `transposed`, see ``mirror``. The rules above do not see it;
             `jvp` and `transpose` get a function that binds primitives with the same mirror as
             their first argument. What is below gets the parameter.
-        kernel: the package's own kernels, if they compute it on the CPU where they are built.
+        kernels: the package's own kernels by platform, which compute it where they are built and
+            serve the shape.
         platforms: what computes it on a platform in the place of `body`, without a kernel.
         exported: what does in a program that is exported: it runs elsewhere, also without this
             package. By default that of `platforms`.
@@ -106,7 +107,7 @@ def make_primitive(
     _register_derivatives(p, body, linear_from, jvp, transpose)
     if named_outputs:
         register_dead_code_rule(p, _keep_outputs)
-    _register_lowerings(p, signature, body, kernel, dict(platforms or {}), dict(exported or {}))
+    _register_lowerings(p, signature, body, kernels or {}, platforms or {}, exported or {})
     return p
 
 
@@ -198,18 +199,17 @@ def _register_lowerings(
     p: Primitive,
     signature: Signature,
     body: Body,
-    kernel: Kernel | None,
-    platforms: dict[str, Body],
-    exported: dict[str, Body],
+    kernels: Mapping[str, Kernel],
+    platforms: Mapping[str, Body],
+    exported: Mapping[str, Body],
 ) -> None:
     """Register each platform's lowering, once."""
     _lower(p, None, body, body)
-    if kernel is not None:
-        otherwise = platforms.get("cpu", body)
-        exported = {"cpu": otherwise, **exported}
-        platforms = {**platforms, "cpu": _try_kernel(signature, kernel, otherwise)}
-    for platform, f in platforms.items():
-        _lower(p, platform, f, exported.get(platform, f))
+    for platform in {**platforms, **kernels}:
+        otherwise = platforms.get(platform, body)
+        kernel = kernels.get(platform)
+        used = otherwise if kernel is None else _try_kernel(signature, kernel, otherwise)
+        _lower(p, platform, used, exported.get(platform, otherwise))
 
 
 def _try_kernel(signature: Signature, kernel: Kernel, otherwise: Body) -> Body:

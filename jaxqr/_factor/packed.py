@@ -99,7 +99,7 @@ orgqr_p = make_primitive(
     results=_orgqr_results,
     body=portable.orgqr,
     linear_from=2,
-    kernel=kernels.compute,
+    kernels={"cpu": kernels.compute},
     platforms=_platforms("orgqr"),
 )
 ormqr_p = make_primitive(
@@ -109,6 +109,6 @@ ormqr_p = make_primitive(
     body=portable.ormqr,
     linear_from=2,
     transpose=_ormqr_transpose,
-    kernel=kernels.compute,
+    kernels={"cpu": kernels.compute},
     platforms=_platforms("ormqr"),
 )

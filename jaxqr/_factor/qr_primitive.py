@@ -36,7 +36,7 @@ from jaxqr._factor.packed_rules import completion_jvp, raw_jvp
 from jaxqr._factor.permutation import permute_columns
 from jaxqr._factor.pivoting import find_method
 from jaxqr._factor.tangent_maps import qr_jvp_p
-from jaxqr._lowering import kernels
+from jaxqr._lowering import cuda, kernels
 
 # -------------------------------------------------------------------------------- shape rule
 
@@ -196,7 +196,7 @@ qr_p = make_primitive(
     jvp=_jvp,
     named_outputs=True,
     mirrored=True,
-    kernel=_call_kernel,
+    kernels={"cpu": _call_kernel, "cuda": cuda.compute},
 )
 
 

@@ -16,7 +16,7 @@ from jaxqr._core.abstract import CoreResult
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import is_zero, make_primitive
 from jaxqr._factor.rules import thin_jvp, thin_vjp
-from jaxqr._lowering import kernels
+from jaxqr._lowering import cuda, kernels
 
 # ------------------------------------------------------------------------- tangent of (Q, R)
 
@@ -60,7 +60,7 @@ qr_jvp_p = make_primitive(
     transpose=_transpose_tangent,
     named_outputs=True,
     mirrored=True,
-    kernel=kernels.compute,
+    kernels={"cpu": kernels.compute, "cuda": cuda.compute},
 )
 
 
@@ -108,5 +108,5 @@ qr_vjp_p = make_primitive(
     linear_from=2,
     transpose=_transpose_cotangent,
     mirrored=True,
-    kernel=kernels.compute,
+    kernels={"cpu": kernels.compute, "cuda": cuda.compute},
 )

@@ -49,7 +49,7 @@ def call_target(
             layouts and no attributes.
         row_major: whether the call takes matrices by rows, as XLA has them, and not by columns,
             as LAPACK does.
-        **attributes: scalars passed to the call.
+        **attributes: scalars, strings and tuples of integers passed to the call.
     """
     return call_p.bind(
         *operands,
@@ -104,7 +104,12 @@ def _lower(
         operand_output_aliases=dict(aliases),
         extra_attributes=_batch_attributes(batch_ndim, avals_in, avals_out),
     )
-    return rule(ctx, *operands, **dict(attributes))
+    return rule(ctx, *operands, **{name: _to_attribute(value) for name, value in attributes})
+
+
+def _to_attribute(value: Any) -> Any:
+    """Give a tuple the form in which JAX takes an array as an attribute."""
+    return np.array(value, np.int64) if isinstance(value, tuple) else value
 
 
 def _column_major(aval: ShapedArray, batch_ndim: int) -> tuple[int, ...] | None:

@@ -71,5 +71,5 @@ lstsq_p = make_primitive(
     body=solve_by_pseudoinverse,
     jvp=_jvp,
     columnwise=(True, True, False),  # the rank does not depend on b
-    kernel=kernels.compute,
+    kernels={"cpu": kernels.compute},
 )

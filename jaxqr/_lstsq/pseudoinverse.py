@@ -112,7 +112,7 @@ cod_p = make_primitive(
     results=_cod_results,
     body=_cod,
     jvp=_cod_jvp,
-    kernel=kernels.compute,
+    kernels={"cpu": kernels.compute},
 )
 
 
@@ -171,5 +171,5 @@ pseudoinverse_p = make_primitive(
     jvp=_jvp,
     transpose=_transpose,
     columnwise=(True,),
-    kernel=kernels.compute,
+    kernels={"cpu": kernels.compute},
 )

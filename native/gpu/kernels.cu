@@ -1,6 +1,6 @@
-// The kernels. Which of them to make is in the file instances.h, which whoever compiles this writes:
-// JAXQR_INSTANCE(name, the most threads of a block, template with its arguments), one after another.
-// Compiled for a device, one instance makes one file; for tests, g++ compiles all of them.
+// The kernels. The macro JAXQR_INSTANCES, which whoever compiles this defines, says which of them to
+// make: JAXQR_INSTANCE(name, the most threads of a block, template with its arguments), one after
+// another. Compiled for a device, one instance makes one file; for tests, g++ compiles all of them.
 #ifndef __CUDACC__
 #include "cuda_on_cpu.h"
 #endif
@@ -13,4 +13,4 @@
     using namespace jaxqr;                                    \
     __VA_ARGS__(arguments);                                   \
   }
-#include "instances.h"
+JAXQR_INSTANCES
