@@ -1,7 +1,8 @@
 """Build the native kernels: as a hook of hatchling, or by ``python hatch_build.py`` in place.
 
 One shared library for each instruction set, as the width of the kernels' vectors follows it, and a
-tiny one that tells which of them the processor can run: the package asks it when it loads them.
+tiny one that tells which of them the processor can run: the package asks it when it loads them. On
+Linux also one that launches kernels on a GPU through NVIDIA's driver; it is built without CUDA.
 Where there is no C++ compiler the wheel is pure and the package computes with jaxlib's LAPACK.
 
 Environment variables:
@@ -15,12 +16,9 @@ Environment variables:
 import ctypes
 import functools
 import hashlib
-import importlib.util
 import os
 import platform
 import re
-import shlex
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -28,6 +26,20 @@ import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent / "native"))
+from toolchain import (
+    FLAGS,
+    BuildError,
+    choose_runtime,
+    close_symbols,
+    find_compiler,
+    find_headers,
+    link,
+    run,
+)
+
+sys.path.pop(0)
 
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -39,13 +51,9 @@ SOURCES = ROOT / "native"
 TARGET = ROOT / "jaxqr" / "_native"
 PROCESSOR = SOURCES / "processor" / "instruction_set.cc"
 PROCESSOR_LIBRARY = "libjaxqr-processor.so"
+LAUNCHER = SOURCES / "gpu"
+LAUNCHER_LIBRARY = "libjaxqr-cuda.so"
 
-# No -ffast-math: it would flush denormal numbers in the whole process, and lose NaNs.
-FLAGS = [
-    *("-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-DNDEBUG"),
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wall", "-Wextra"),
-    *("-ffunction-sections", "-fdata-sections"),  # what nothing refers to is left out
-]
 # The libraries, by the names that the package loads them under, in the order of what
 # native/processor/instruction_set.cc returns. The levels are those of the x86-64 ABI: it looks for
 # all that a level means.
@@ -56,10 +64,6 @@ X86_64 = {
 }
 OTHER: dict[str, list[str]] = {"baseline": []}
 INSTRUCTION_SETS = X86_64 if platform.machine().lower() in ("x86_64", "amd64") else OTHER
-
-
-class BuildError(Exception):
-    """Why there are no native kernels."""
 
 
 class NativeHook(BuildHookInterface):
@@ -98,13 +102,16 @@ def build_if_changed() -> list[Path]:
         BuildError: as of `build`.
     """
     sets = _wanted_sets()
-    libraries = [TARGET / PROCESSOR_LIBRARY, *(TARGET / f"libjaxqr-{name}.so" for name in sets)]
+    names = [f"libjaxqr-{name}.so" for name in sets]
+    libraries = [TARGET / name for name in [PROCESSOR_LIBRARY, *_launcher_names(), *names]]
     stamp, fingerprint = TARGET / "fingerprint", _fingerprint(sets)
     if not (
         stamp.exists() and stamp.read_text() == fingerprint and all(map(Path.exists, libraries))
     ):
         stamp.unlink(missing_ok=True)
         build_processor()
+        if _launcher_names():
+            build_launcher()
         build()
         stamp.write_text(fingerprint)
     return libraries
@@ -112,11 +119,12 @@ def build_if_changed() -> list[Path]:
 
 def _fingerprint(sets: list[str]) -> str:
     """A hash of all that decides what the libraries are: sources, flags, compiler and headers."""
-    compiler = _compiler()
+    compiler = find_compiler()
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
     found = hashlib.sha256(repr((sets, compiler, version)).encode())
-    headers = Path(_headers(), "xla", "ffi", "api").glob("*.h")
-    for path in [Path(__file__), *sorted(SOURCES.rglob("*.*")), *sorted(headers)]:
+    headers = Path(find_headers(), "xla", "ffi", "api").glob("*.h")
+    sources = (path for path in SOURCES.rglob("*.*") if path.suffix != ".pyc")
+    for path in [Path(__file__), *sorted(sources), *sorted(headers)]:
         found.update(path.name.encode() + b"\0" + path.read_bytes())
     return found.hexdigest()
 
@@ -142,10 +150,11 @@ def build(
     Raises:
         BuildError: without a compiler, without jaxlib's headers, or where compilation fails.
     """
-    compiler = _compiler()
-    include = [f"-I{SOURCES}", "-isystem", _headers()]
+    compiler = find_compiler()
+    include = [f"-I{SOURCES}", "-isystem", find_headers()]
     sets = [only] if only else _wanted_sets()
-    files = [path for path in SOURCES.rglob("*.cc") if path != PROCESSOR]
+    others = (PROCESSOR.parent, LAUNCHER)
+    files = [path for path in SOURCES.rglob("*.cc") if path.parent not in others]
     # The longest first: they are compiled side by side, and none should be left at the end.
     files = sorted([*files, *sources], key=_weight, reverse=True)
     target.mkdir(parents=True, exist_ok=True)
@@ -155,7 +164,7 @@ def build(
             object_file = Path(scratch, folder, f"{source.parent.name}-{source.stem}.o")
             object_file.parent.mkdir(exist_ok=True)
             command = [*compiler, *options, *flags, *include, "-c", str(source)]
-            _run([*command, "-o", str(object_file)])
+            run([*command, "-o", str(object_file)])
             return str(object_file)
 
         def compile_all(sources: list[Path], options: list[str], folder: str) -> list[Future[str]]:
@@ -168,15 +177,15 @@ def build(
         everywhere = [*FLAGS, *INSTRUCTION_SETS["baseline"], "-Os"]
         shared = compile_all(handlers, everywhere, "shared")
         jobs = {n: compile_all(kernels, [*FLAGS, *INSTRUCTION_SETS[n]], n) for n in sets}
-        link = [*_runtime(tuple(compiler)), *(() if flags else _closed())]
+        common = [*choose_runtime(tuple(compiler)), *(() if flags else close_symbols())]
         libraries = []
         for name, futures in jobs.items():
             objects = [future.result() for future in [*futures, *shared]]
             library = target / f"libjaxqr-{name}.so"
-            _link(compiler, [*link, *flags, *objects], library)
+            link(compiler, [*common, *flags, *objects], library)
             libraries.append(library)
     for path in () if only else target.glob("libjaxqr-*.so"):
-        if path not in (*libraries, target / PROCESSOR_LIBRARY):
+        if path not in libraries and path.name not in (PROCESSOR_LIBRARY, LAUNCHER_LIBRARY):
             path.unlink()
     return libraries
 
@@ -185,9 +194,29 @@ def build_processor(target: Path = TARGET) -> Path:
     """Compile the library that tells the best instruction set of the processor, or BuildError."""
     target.mkdir(parents=True, exist_ok=True)
     library = target / PROCESSOR_LIBRARY
-    compiler = _compiler()
-    _link(compiler, ["-O2", "-fPIC", *_runtime(tuple(compiler)), str(PROCESSOR)], library)
+    compiler = find_compiler()
+    link(compiler, ["-O2", "-fPIC", *choose_runtime(tuple(compiler)), str(PROCESSOR)], library)
     return library
+
+
+def build_launcher(target: Path = TARGET, *, flags: tuple[str, ...] = ()) -> Path:
+    """Compile the library that launches kernels on a GPU, with more flags as in `build`.
+
+    Raises:
+        BuildError: as of `build`.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    library = target / LAUNCHER_LIBRARY
+    compiler = find_compiler()
+    libraries = [*choose_runtime(tuple(compiler)), *(() if flags else close_symbols()), "-ldl"]
+    include = [f"-I{SOURCES}", "-isystem", find_headers()]
+    sources = map(str, sorted(LAUNCHER.glob("*.cc")))
+    link(compiler, [*FLAGS, "-Os", *flags, *include, *sources, *libraries], library)
+    return library
+
+
+def _launcher_names() -> list[str]:
+    return [LAUNCHER_LIBRARY] if platform.system() == "Linux" else []
 
 
 @functools.cache
@@ -228,67 +257,6 @@ def _weight(source: Path) -> int:
         found.add(path)
         left += [SOURCES / name for name in re.findall(r'^#include "(.+)"', path.read_text(), re.M)]
     return sum(path.stat().st_size for path in found)
-
-
-def _closed() -> list[str]:
-    """Linker's flags that keep all symbols inside but those that Python looks up."""
-    if platform.system() != "Linux":
-        return []
-    # The C++ runtime inside is ours alone: no symbol of it may meet that of another library.
-    exports = f"-Wl,--version-script={SOURCES / 'exports.map'}"
-    return ["-s", "-Wl,-z,defs", "-Wl,--gc-sections", "-Wl,--exclude-libs,ALL", exports]
-
-
-def _link(compiler: list[str], arguments: list[str], library: Path) -> None:
-    """Link aside and move into place: a running process keeps the library that it has loaded."""
-    beside = library.with_suffix(f".{os.getpid()}.new")
-    try:
-        _run([*compiler, "-shared", *arguments, "-o", str(beside)])
-        beside.replace(library)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _compiler() -> list[str]:
-    named = os.environ.get("CXX")
-    candidates = [shlex.split(named)] if named else [["g++"], ["clang++"], ["c++"]]
-    for command in candidates:
-        if shutil.which(command[0]):
-            return command
-    raise BuildError(f"no C++ compiler: tried {[' '.join(c) for c in candidates]}")
-
-
-def _headers() -> str:
-    found = importlib.util.find_spec("jaxlib")
-    if found is None or not found.origin:
-        raise BuildError("jaxlib, for the headers of XLA's FFI, is not installed")
-    folder = Path(found.origin).parent / "include"
-    if not (folder / "xla/ffi/api/ffi.h").exists():
-        raise BuildError(f"jaxlib has no headers of XLA's FFI in {folder}")
-    return str(folder)
-
-
-@functools.cache
-def _runtime(compiler: tuple[str, ...]) -> list[str]:
-    """Link the C++ runtime statically where that works: jaxlib brings one of its own."""
-    static = ["-static-libstdc++", "-static-libgcc"]
-    with tempfile.TemporaryDirectory() as scratch:
-        probe = Path(scratch) / "probe.cc"
-        probe.write_text("#include <string>\nstd::string f(int i) { return std::to_string(i); }\n")
-        command = [*compiler, "-shared", "-fPIC", *static, str(probe), "-o", f"{scratch}/probe.so"]
-        try:
-            _run(command)
-        except BuildError:
-            return []
-    return static
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BuildError(f"{shlex.join(command)} failed:\n{done.stderr}")
-    if done.stderr:
-        print(done.stderr, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def launch(
         batch_ndim=batch_ndim,
         row_major=True,
         **plan._asdict(),
-        batch_ndim_=batch_ndim,
+        batch_dimensions=batch_ndim,
     )
 
 

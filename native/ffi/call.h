@@ -1,12 +1,10 @@
-// What the handlers share: a call's buffers, checked before a kernel sees them, and the frame in
+// What the CPU's handlers share: a call's buffers, checked before a kernel sees them, and the frame in
 // which a kernel runs.
 #pragma once
 
 #include <algorithm>
-#include <exception>
 #include <initializer_list>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,13 +12,9 @@
 #include "common/floating_point_mode.h"
 #include "common/pool.h"
 #include "common/problems.h"
-#include "xla/ffi/api/ffi.h"
+#include "ffi/buffers.h"
 
 namespace jaxqr {
-
-namespace ffi = ::xla::ffi;
-using Buffer = ffi::AnyBuffer;
-using Dimensions = Buffer::Dimensions;
 
 // The last dimension of a buffer; `none` if it is a scalar.
 inline long last_dimension(const Buffer& buffer, long none) {
@@ -37,16 +31,6 @@ class XlaPool : public Pool {
   ffi::ThreadPool& pool_;
   long threads_;
 };
-
-inline ffi::Error invalid(const std::string& message) {
-  return ffi::Error(ffi::ErrorCode::kInvalidArgument, "jaxqr: " + message);
-}
-
-inline std::string describe(const Buffer& buffer) {
-  std::string text = "dtype " + std::to_string(static_cast<int>(buffer.element_type())) + " [";
-  for (int64_t size : buffer.dimensions()) text += std::to_string(size) + ",";
-  return text + "]";
-}
 
 template <class S>
 constexpr ffi::DataType kDataType = ffi::DataType::INVALID;
@@ -153,21 +137,6 @@ class Call {
   ffi::Error error_ = ffi::Error::Success();
 };
 
-// Run a body, and make an error for XLA of what it throws.
-inline ffi::Error catch_errors(BodyRef<> body) {
-  try {
-    ExactDenormals mode;
-    body();
-    return ffi::Error::Success();
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "jaxqr: out of memory for workspace");
-  } catch (const std::invalid_argument& error) {  // of values that were given
-    return invalid(error.what());
-  } catch (const std::exception& error) {
-    return ffi::Error(ffi::ErrorCode::kInternal, std::string("jaxqr: ") + error.what());
-  }
-}
-
 // What every handler does: fill(problem) fills in a Problem of the call's scalar type, and lets the
 // call fail where a buffer is not as it should be; then compute(problem, pool).
 template <template <class> class Problem, class Fill, class Compute>
@@ -179,6 +148,7 @@ ffi::Error run(Call& call, ffi::ThreadPool& xla_pool, const Fill& fill, const Co
     compute(problem, pool);
   };
   const ffi::Error thrown = catch_errors([&] {
+    ExactDenormals mode;
     switch (call.dtype()) {
 #define RUN_FOR(S, NAME) \
   case ffi::NAME:        \
@@ -198,19 +168,6 @@ S scalar_of(const Problem<S>&);
 #define JAXQR_SCALAR_OF(problem) decltype(scalar_of(problem))
 
 inline Order order_of(bool transposed) { return transposed ? Order::kColumns : Order::kRows; }
-
-// The buffer at `index` of the results or operands that follow the fixed ones, if there is one.
-template <class Remaining>
-const Buffer* find_buffer(const Remaining& buffers, size_t index, std::optional<Buffer>& storage) {
-  if constexpr (std::is_same<Remaining, ffi::RemainingRets>::value) {
-    auto found = buffers.template get<Buffer>(index);
-    if (found.has_value()) storage = **found;
-  } else {
-    auto found = buffers.template get<Buffer>(index);
-    if (found.has_value()) storage = *found;
-  }
-  return storage ? &*storage : nullptr;
-}
 
 // Call use(name, buffer) for each of the names that commas separate and the buffer of that place:
 // there must be a buffer for every name, a name for every buffer, and no name twice.
