@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import aims, ceilings, contenders, growth, machine, memory, report
+from benchmarks import aims, ceilings, contenders, growth, machine, memory, registers, report
 from benchmarks.cases import DTYPES, QUICK, WORKS, Cell, grid
 from benchmarks.contenders import NAMES
 from benchmarks.race import Row, race
@@ -21,9 +21,15 @@ RESULTS = Path(__file__).parent / "results"
 _WORKS = {"race": tuple(WORKS), "growth": ("qr",), "memory": tuple(WORKS)}
 _DTYPES = {"race": None, "growth": ("f4", "f8"), "memory": ("f8",)}
 
+# Commands with a command line of their own.
+_TOOLS: dict[str, Callable[[Sequence[str]], int]] = {"registers": registers.main}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in _TOOLS:
+        return _TOOLS[arguments[0]](arguments[1:])
     options = _options(arguments)
     cells = _select(options)
     if options.list:
@@ -40,9 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _report(run, judged=options.command == "race") or int(unfinished)
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m benchmarks", description="Races jaxqr against JAX, PyTorch and SciPy."
+        "python -m benchmarks",
+        description="Races jaxqr against JAX, PyTorch and SciPy.",
+        epilog=f"With options of their own, for GPUs: {', '.join(_TOOLS)}.",
     )
     add = parser.add_argument
     add(
