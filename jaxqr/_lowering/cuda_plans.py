@@ -1,12 +1,12 @@
 """Which CUDA kernels there are, and with which launch each shape is served.
 
-The kernels are templates in ``native/gpu``. An instance of one, for a dtype and a size, is a file of
-its own, so that a driver compiles what a program uses and nothing else. The build makes these files
-from the list here, which is why this module imports nothing but the standard library.
+The kernels are templates in ``native/gpu``. An instance of one, for a dtype and a size, is a file
+of its own, so that a driver compiles what a program uses and nothing else. The build makes these
+files from the list here, which is why this module imports nothing but the standard library.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 SHARED_MEMORY = 48 << 10  # bytes that a block may have on every device
 WARP = 32  # threads
