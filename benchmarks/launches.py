@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 
 import jaxqr
 from benchmarks import deviceless, launches_table, machine
@@ -157,7 +156,8 @@ def _installed(wheel: str) -> bool:
 
 def _installation() -> str:
     plugin, client, *others = WHEELS
-    pinned = (f"{wheel}=={jaxlib.__version__}" for wheel in (plugin, client))
+    version = importlib.metadata.version("jaxlib")
+    pinned = (f"{wheel}=={version}" for wheel in (plugin, client))
     return f"pip install {' '.join((*pinned, *others))}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -72,16 +73,18 @@ def _cells(row: dict[str, Any]) -> list[str]:
         row["library"],
         str(launches) if launches == most else f"{launches}-{most}",
         str(row["conditionals"]),
-        ", ".join(map(_loop, row["loops"])) or "0",
+        _loops(row["loops"]) or "0",
         f"{row['temp'] / 2**20:.1f}",
         f"{row['seconds']:.1f}",
     ]
 
 
-def _loop(loop: dict[str, Any]) -> str:
-    each = loop["each"]
-    inside = ", ".join(map(_loop, each["loops"]))
-    return f"{loop['times']} of {each['most']}{f' ({inside})' if inside else ''}"
+def _loops(loops: Sequence[dict[str, Any]]) -> str:
+    times: Counter[str] = Counter()
+    for loop in loops:
+        inside = _loops(loop["each"]["loops"])
+        times[f"{loop['each']['most']}{f' ({inside})' if inside else ''}"] += loop["times"]
+    return ", ".join(f"{count} of {each}" for each, count in times.items())
 
 
 def _remarks(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
