@@ -83,6 +83,11 @@ def launch(
     )
 
 
+def serves_panel(m: int, dtype: np.dtype) -> bool:
+    """Say whether a kernel factors a panel of `m` rows."""
+    return available() and m <= cuda_plans.limit_rows(cuda_plans.PANEL_COLUMNS, str(dtype))
+
+
 def _is_known(shape: tuple[int, ...]) -> bool:
     """Say whether all sizes are numbers, and none of them zero."""
     return not any(export.is_symbolic_dim(size) or size == 0 for size in shape)
