@@ -81,7 +81,9 @@ def _compile(
         lines = (f"JAXQR_INSTANCE({name}, {most}, {text})" for name, most, text in some)
         header.write_text(f"#define JAXQR_INSTANCES {' '.join(lines)}\n")
         source = [f'-DJAXQR_KERNELS="{kernels}"', "-include", str(header), *KERNEL_FLAGS]
-        tools.run([*common, *source, "-c", str(EMULATION / "kernels_on_cpu.cc"), "-o", name_of(number)])
+        tools.run(
+            [*common, *source, "-c", str(EMULATION / "kernels_on_cpu.cc"), "-o", name_of(number)]
+        )
 
     def name_of(number: int) -> str:
         return str(folder / f"kernels{number}.o")
@@ -90,7 +92,9 @@ def _compile(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(compile_some, numbers))
     objects = [name_of(number) for number in numbers]
-    tools.link([*common, "-pthread"], [str(EMULATION / "stand_in_driver.cc"), *objects], built.driver)
+    tools.link(
+        [*common, "-pthread"], [str(EMULATION / "stand_in_driver.cc"), *objects], built.driver
+    )
     launcher = [*common, "-DJAXQR_EMULATED", f"-DJAXQR_MOST_BLOCKS={MOST_BLOCKS}"]
     sources = map(str, sorted((NATIVE / "gpu").glob("*.cc")))
     tools.link(launcher, ["-isystem", tools.find_headers(), *sources, "-ldl"], built.launcher)

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from jaxqr._lowering.kernels import FOLDER
 LIBRARY = FOLDER / "libjaxqr-cuda.so"
 PTX = FOLDER / "ptx"
 TARGET = "jaxqr_launch"
+MOST_COLUMNS = cuda_plans.MOST_COLUMNS
 
 
 def available() -> bool:
@@ -83,9 +84,14 @@ def launch(
     )
 
 
+def limit_rows(n: int, dtype: np.dtype) -> int:
+    """Find the most rows of a matrix with n columns that a kernel factors as a whole."""
+    return cuda_plans.limit_rows(n, str(dtype))
+
+
 def serves_panel(m: int, dtype: np.dtype) -> bool:
     """Say whether a kernel factors a panel of `m` rows."""
-    return available() and m <= cuda_plans.limit_rows(cuda_plans.PANEL_COLUMNS, str(dtype))
+    return available() and m <= limit_rows(MOST_COLUMNS, dtype)
 
 
 def _is_known(shape: tuple[int, ...]) -> bool:
@@ -103,16 +109,31 @@ def _plan_qr(
     outputs: tuple[str, ...],
     pivoting: str,
     transposed: bool,
+    free: int | None = None,
 ) -> Launch | None:
     (shape,) = shapes
     m, n = shape[::-1] if transposed else shape
     if pivoting not in ("none", "exact"):
         return None
     pivoted = pivoting == "exact"
-    return cuda_plans.plan_lanes(m, n, dtype, outputs, pivoted=pivoted, transposed=transposed)
+    return cuda_plans.plan_lanes(
+        m, n, dtype, outputs, pivoted=pivoted, transposed=transposed, free=free
+    )
 
 
-_PLANNERS = {"qr": _plan_qr}
+def _plan_least_squares(
+    shapes: Sequence[tuple[int, ...]], dtype: str, *, columns: int, rcond: float | None
+) -> Launch | None:
+    (rows, both), *rest = shapes
+    return cuda_plans.plan_least_squares(
+        columns, both - columns, rows, dtype, pivoted=bool(rest), rcond=rcond
+    )
+
+
+_PLANNERS: dict[str, Callable[..., Launch | None]] = {
+    "qr": _plan_qr,
+    "least_squares": _plan_least_squares,
+}
 
 # ---------------------------------------------------------------------------- what is there
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 SHARED_MEMORY = 48 << 10  # bytes that a block may have on every device
 WARP = 32  # threads
+MOST_COLUMNS = 32  # that a kernel factors as a whole
 
 # The dtypes' names in those of instances, and their C++ types.
 DTYPES = {
@@ -107,6 +108,19 @@ def plan_lanes(
 def _count_tile_entries(rows: int, cols: int) -> int:
     """Count the entries of a matrix in shared memory, by rows or columns (``Tiles``)."""
     return max(rows * (cols | 1), cols * (rows | 1))
+
+
+# --------------------------------------------------------- rows: n <= 32, a block a matrix
+
+ROW_THREADS = 256
+
+
+def limit_rows(n: int, dtype: str) -> int:
+    """Find the most rows that a matrix of n columns may have."""
+    columns = next((size for size in (8, 16, 32) if n <= size), None)
+    if columns is None:
+        return 0
+    return ROW_THREADS * min(4, 128 * 4 // (columns * ITEM_SIZES[dtype]))
 
 
 # -------------------------------------------------------------- the end of least squares
