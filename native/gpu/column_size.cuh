@@ -30,4 +30,19 @@ struct ColumnSize {
   }
 };
 
+// The largest size in a group of LANES lanes; of several that with the smallest `label`. Returns its
+// label, on all lanes.
+template <int LANES, class R>
+JAXQR_FN int find_largest(ColumnSize<R> size, int label) {
+#pragma unroll
+  for (int mask = LANES / 2; mask > 0; mask /= 2) {
+    const ColumnSize<R> other = size.take_across(mask);
+    const int other_label = take_across_warp(label, mask);
+    if (other.exceeds(size) || (!size.exceeds(other) && other_label < label)) {
+      size = other, label = other_label;
+    }
+  }
+  return label;
+}
+
 }  // namespace jaxqr

@@ -6,6 +6,7 @@
 #endif
 
 #include "gpu/lanes.cuh"
+#include "gpu/rows.cuh"
 
 #define JAXQR_INSTANCE(NAME, THREADS, ...)                    \
   extern "C" __global__ void __launch_bounds__(THREADS) NAME( \

@@ -166,17 +166,9 @@ class LaneQr {
   // The lane with the largest column of what is left, the first of them as the columns now stand.
   // That column takes the place j, and the one that was there its place.
   JAXQR_FN int choose_pivot(int j) {
-    ColumnSize<R> largest = ColumnSize<R>::none();
-    if (!done_ && lane_ < n_) largest = finite_ ? measure(j) : ColumnSize<R>::zero();
-    int packed = place_ * 32 + lane_;
-#pragma unroll
-    for (int mask = SIZE / 2; mask > 0; mask /= 2) {
-      const ColumnSize<R> other = largest.take_across(mask);
-      const int other_packed = take_across_warp(packed, mask);
-      if (other.exceeds(largest) || (!largest.exceeds(other) && other_packed < packed)) {
-        largest = other, packed = other_packed;
-      }
-    }
+    ColumnSize<R> own = ColumnSize<R>::none();
+    if (!done_ && lane_ < n_) own = finite_ ? measure(j) : ColumnSize<R>::zero();
+    const int packed = find_largest<SIZE>(own, place_ * 32 + lane_);
     const int pivot = packed % 32;
     if (lane_ == pivot) {
       place_ = j;
