@@ -30,19 +30,20 @@ struct ColumnSize {
   }
 };
 
-// The largest size in a group of LANES lanes; of several that with the smallest `label`. Returns its
-// label, on all lanes.
-template <int LANES, class R>
-JAXQR_FN int find_largest(ColumnSize<R> size, int label) {
+// The lane of a team of SIZE with the largest column, and the column's place: of several the one with
+// the first place.
+template <int SIZE, class R>
+JAXQR_FN void choose_largest(ColumnSize<R> size, int& lane, int& place) {
+  int packed = place * 32 + lane;
 #pragma unroll
-  for (int mask = LANES / 2; mask > 0; mask /= 2) {
+  for (int mask = SIZE / 2; mask > 0; mask /= 2) {
     const ColumnSize<R> other = size.take_across(mask);
-    const int other_label = take_across_warp(label, mask);
-    if (other.exceeds(size) || (!size.exceeds(other) && other_label < label)) {
-      size = other, label = other_label;
+    const int other_packed = take_across_warp(packed, mask);
+    if (other.exceeds(size) || (!size.exceeds(other) && other_packed < packed)) {
+      size = other, packed = other_packed;
     }
   }
-  return label;
+  lane = packed % 32, place = packed / 32;
 }
 
 }  // namespace jaxqr

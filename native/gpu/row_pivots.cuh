@@ -20,7 +20,8 @@ constexpr double kLeastPart<double> = 0x1.6a09e667f3bcdp-27;
 template <class R>
 class RowPivots {
  public:
-  JAXQR_FN explicit RowPivots(int n) : n_(n) {}
+  // Of n columns only the first `free` may change places.
+  JAXQR_FN RowPivots(int n, int free) : n_(n), free_(free) {}
 
   // The lane's column is multiplied by 2^exponent.
   JAXQR_FN void set_exponent(int exponent) { exponent_ = exponent; }
@@ -40,18 +41,19 @@ class RowPivots {
   // was.
   JAXQR_FN int exchange_with_largest(int j) {
     ColumnSize<R> size = ColumnSize<R>::none();
-    if (is_left(j)) {
+    if (may_be_chosen(j)) {
       size = square_ > 0 ? ColumnSize<R>::of_square(square_, -2 * (exponent_ + norm_exponent_))
                          : ColumnSize<R>::zero();
     }
-    const int lane = threadIdx.x % 32, packed = find_largest<32>(size, place_ * 32 + lane);
-    const int chosen = packed / 32;
-    if (lane == packed % 32) {
+    const int lane = threadIdx.x % 32;
+    int chosen = lane, chosen_place = place_;
+    choose_largest<32>(size, chosen, chosen_place);
+    if (lane == chosen) {
       place_ = j;
     } else if (place_ == j) {
-      place_ = chosen;
+      place_ = chosen_place;
     }
-    return chosen;
+    return chosen_place;
   }
 
   // Take off an entry of R, which is the lane's column's.
@@ -62,13 +64,17 @@ class RowPivots {
 
   // Whether too few digits are left of a norm from step j on: less than half of those of its square.
   JAXQR_FN bool any_in_doubt(int j) const {
-    return __any_sync(kWarp, is_left(j) && reference_ > 0 && square_ <= kLeastPart<R> * reference_);
+    const bool doubtful = reference_ > 0 && square_ <= kLeastPart<R> * reference_;
+    return __any_sync(kWarp, may_be_chosen(j) && doubtful);
   }
 
  private:
   JAXQR_FN bool is_left(int j) const { return threadIdx.x % 32 < n_ && place_ >= j; }
+  JAXQR_FN bool may_be_chosen(int j) const {
+    return is_left(j) && (j < free_ ? place_ < free_ : place_ == j);
+  }
 
-  int n_;
+  int n_, free_;
   R square_ = 0, reference_ = 0;  // as it is now, and as it was last computed
   int exponent_ = 0, norm_exponent_ = 0;
   int place_ = threadIdx.x % 32;

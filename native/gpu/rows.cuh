@@ -8,9 +8,10 @@
 // Q = I - V T V^H takes one more product for each row, without any exchange.
 //
 // data: 0 a (m, n), 1 q (m, n), 2 r (n, n), 3 h (m, n), 4 tau (n), 5 p (n), 6 t (n, n), 7 first (1).
-// sizes: 0 m, 1 n, 2 transposed, 3 panel.
-// A panel is n columns of a larger matrix, transposed: its diagonal begins in row `first`, and the rows
-// before are left as they are. Reflectors that would begin behind the last row are trivial.
+// sizes: 0 m, 1 n, 2 transposed, 3 panel, 4 how many columns, the first ones, are pivoted.
+// A panel is n columns of a larger matrix, which lie by columns, though T lies by rows. The diagonal
+// begins in row `first`, and the rows before are left as they are; reflectors that would begin behind
+// the last row are trivial. Of a panel, only h, tau and t are computed.
 #pragma once
 
 #include "gpu/arguments.h"
@@ -50,9 +51,9 @@ class RowQr {
   using Memory = RowsMemory<T, NP>;
 
   // Without `compact`, what T and Q are computed from is not kept.
-  JAXQR_FN RowQr(int m, int n, int first, bool compact)
+  JAXQR_FN RowQr(int m, int n, int first, int free, bool compact)
       : memory_(warp_memory<unsigned char>(0)), m_(m), n_(n), first_(first), offset_(NP - n),
-        compact_(compact), exchange_(memory_ + Memory::kScratch), pivots_(n) {}
+        compact_(compact), exchange_(memory_ + Memory::kScratch), pivots_(n, free) {}
 
   // Take the rows from `first` on, each column multiplied by a power of two that brings its largest
   // entry near one, or by NaN if an entry of the matrix is not finite.
@@ -386,7 +387,7 @@ JAXQR_FN void rows(const Arguments& arguments) {
           *const h = data(3, m * n), *const tau = data(4, n), *const t = data(6, n * n);
   const int first = panel ? static_cast<const int*>(arguments.data[7])[which] : 0;
 
-  RowQr<T, NP, RP, PIVOTED> qr(m, n, first, q || t);
+  RowQr<T, NP, RP, PIVOTED> qr(m, n, first, arguments.sizes[4], q || t);
   qr.take(a, transposed);
   qr.factor();
   if (h) qr.put_h(a, h, transposed);
@@ -400,7 +401,7 @@ JAXQR_FN void rows(const Arguments& arguments) {
 #pragma unroll 1
   for (int for_q = t ? 0 : 1; for_q < (q ? 2 : 1); ++for_q) {
     qr.compute_t(for_q);
-    if (!for_q) qr.put_t(t, transposed);
+    if (!for_q) qr.put_t(t, transposed && !panel);
   }
   if (q) qr.put_q(q, transposed);
 }

@@ -66,11 +66,11 @@ struct Place {
            (file == other.file || !std::strcmp(file, other.file));
   }
   std::string text() const {
-    char number[32];
-    std::snprintf(number, sizeof number, " with mask 0x%08x", mask);
+    char details[48] = "";
+    if (mask) std::snprintf(details, sizeof details, " with mask 0x%08x", mask);
     const char* name = std::strrchr(file, '/');
-    return operation + std::string(mask ? number : "") + " (" + (name ? name + 1 : file) + ":" +
-           std::to_string(line) + ")";
+    return operation + std::string(details) + (width ? ", width " + std::to_string(width) : "") +
+           " (" + (name ? name + 1 : file) + ":" + std::to_string(line) + ")";
   }
 };
 

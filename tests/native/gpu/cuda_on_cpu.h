@@ -2,9 +2,9 @@
 // emulate::launch runs one of them on the CPU, for tests.
 //
 // The threads of a block are fibers, which change over only where they must wait for each other. In
-// the two orders a kernel that lacks a barrier gives different results. Dynamic shared memory, which
-// kernels get from emulate::shared_memory(), begins as NaN in every block. Any number of threads may
-// launch at a time, each runs its own blocks one after another.
+// the two orders a kernel that lacks a barrier gives different results. Dynamic shared memory,
+// which kernels get from emulate::shared_memory(), begins as NaN in every block. Any number of
+// threads may launch at a time, each runs its own blocks one after another.
 #pragma once
 
 #include <math.h>
@@ -199,7 +199,8 @@ template <class V>
 V __shfl_xor_sync(unsigned mask, V value, int bits, int width = emulate::kWarp, JAXQR_CALLER) {
   const char* name = "__shfl_xor_sync";
   const int first = emulate::segment(name, bits, width, file, line), own = emulate::block().lane();
-  const int lane = (own ^ bits) >= first + width ? own : own ^ bits;  // earlier segments may be read
+  const int lane =
+      (own ^ bits) >= first + width ? own : own ^ bits;  // earlier segments may be read
   return emulate::shuffle(name, mask, value, lane, width, file, line);
 }
 
