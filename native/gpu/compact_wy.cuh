@@ -25,7 +25,7 @@ template <class T, int NP, class Right>
 JAXQR_FN void solve_with_inverse_of_t(const T* products, const T* taus, int offset,
                                       const Right& right, T* solution) {
   constexpr int kBlock = RowPiece<T>::kCols, kLead = Square<T, NP>::kLead, kWords = Words<T>::kCount;
-  const int lane = threadIdx.x % 32, column = lane + offset;
+  const int column = lane_of_warp() + offset;
   const bool exists = column < NP;
   T* const own = solution + (exists ? column : NP - 1) * kLead;
 #pragma unroll

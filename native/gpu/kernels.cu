@@ -6,12 +6,9 @@
 #endif
 
 #include "gpu/lanes.cuh"
-<<<<<<< HEAD
-#include "gpu/rows.cuh"
-=======
 #include "gpu/least_squares.cuh"
+#include "gpu/rows.cuh"
 #include "gpu/signs.cuh"
->>>>>>> main
 
 #define JAXQR_INSTANCE(NAME, THREADS, ...)                    \
   extern "C" __global__ void __launch_bounds__(THREADS) NAME( \

@@ -2,12 +2,12 @@
 // columns of each. How they are filled from global memory and written there.
 #pragma once
 
-#include "gpu/numbers.cuh"
+#include "gpu/threads.cuh"
 
 namespace jaxqr {
 
 // The row that is number `s` of this thread's.
-JAXQR_FN int row_of(int s) { return static_cast<int>(threadIdx.x + s * blockDim.x); }
+JAXQR_FN int row_of(int s) { return thread_of_block() + s * threads_of_block(); }
 
 // Sixteen bytes, which shared memory is read and written by.
 template <class T>
@@ -51,14 +51,14 @@ class RowPiece {
   static constexpr int kBytes = (32 * kLead * static_cast<int>(sizeof(T)) + 15) / 16 * 16;
 
   JAXQR_FN explicit RowPiece(unsigned char* memory)
-      : tile_(reinterpret_cast<T*>(memory + threadIdx.x / 32 * kBytes)) {}
+      : tile_(reinterpret_cast<T*>(memory + warp_of_block() * kBytes)) {}
 
   // The place of this lane's entry in the global order, for the k-th group of rows.
-  JAXQR_FN static int row(int k) { return threadIdx.x % 32 / kCols + k * kRows; }
-  JAXQR_FN static int col() { return threadIdx.x % kCols; }
+  JAXQR_FN static int row(int k) { return lane_of_warp() / kCols + k * kRows; }
+  JAXQR_FN static int col() { return lane_of_warp() % kCols; }
 
   JAXQR_FN T& in_order(int k) const { return tile_[row(k) * kLead + col()]; }
-  JAXQR_FN T& of_lane(int c) const { return tile_[threadIdx.x % 32 * kLead + c]; }
+  JAXQR_FN T& of_lane(int c) const { return tile_[lane_of_warp() * kLead + c]; }
 
  private:
   T* tile_;
@@ -81,7 +81,7 @@ JAXQR_FN void load_by_columns(const T* a, int first, int m, int n, T (&x)[RP][NP
 template <class T, int NP, int RP>
 JAXQR_FN void load_by_rows(const T* a, int m, int n, const RowPiece<T>& piece, T (&x)[RP][NP]) {
   constexpr int kCols = RowPiece<T>::kCols;
-  const int lane = threadIdx.x % 32, col = piece.col();
+  const int lane = lane_of_warp(), col = piece.col();
 #pragma unroll
   for (int s = 0; s < RP; ++s) {
 #pragma unroll
@@ -127,7 +127,7 @@ template <int COUNT, int NP, class T, class Value>
 JAXQR_FN void store_by_rows(T* to, int rows, int offset, const RowPiece<T>& piece,
                             const Value& value) {
   constexpr int kCols = RowPiece<T>::kCols;
-  const int lane = threadIdx.x % 32, n = NP - offset;
+  const int lane = lane_of_warp(), n = NP - offset;
 #pragma unroll
   for (int s = 0; s < COUNT; ++s) {
     const int begin = row_of(s) - lane;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "gpu/column_size.cuh"
+#include "gpu/threads.cuh"
 
 namespace jaxqr {
 
@@ -45,7 +46,7 @@ class RowPivots {
       size = square_ > 0 ? ColumnSize<R>::of_square(square_, -2 * (exponent_ + norm_exponent_))
                          : ColumnSize<R>::zero();
     }
-    const int lane = threadIdx.x % 32;
+    const int lane = lane_of_warp();
     int chosen = lane, chosen_place = place_;
     choose_largest<32>(size, chosen, chosen_place);
     if (lane == chosen) {
@@ -69,7 +70,7 @@ class RowPivots {
   }
 
  private:
-  JAXQR_FN bool is_left(int j) const { return threadIdx.x % 32 < n_ && place_ >= j; }
+  JAXQR_FN bool is_left(int j) const { return lane_of_warp() < n_ && place_ >= j; }
   JAXQR_FN bool may_be_chosen(int j) const {
     return is_left(j) && (j < free_ ? place_ < free_ : place_ == j);
   }
@@ -77,7 +78,7 @@ class RowPivots {
   int n_, free_;
   R square_ = 0, reference_ = 0;  // as it is now, and as it was last computed
   int exponent_ = 0, norm_exponent_ = 0;
-  int place_ = threadIdx.x % 32;
+  int place_ = lane_of_warp();
 };
 
 }  // namespace jaxqr

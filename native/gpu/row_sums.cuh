@@ -1,7 +1,7 @@
 // Sums and maxima over the rows of a matrix, of which the threads of a block hold some each.
 #pragma once
 
-#include "gpu/numbers.cuh"
+#include "gpu/threads.cuh"
 
 namespace jaxqr {
 
@@ -90,7 +90,7 @@ class ColumnExchange {
   }
 
   JAXQR_FN explicit ColumnExchange(unsigned char* memory)
-      : memory_(memory), warps_(blockDim.x / 32) {}
+      : memory_(memory), warps_(warps_of_block()) {}
 
   // A row of NP entries, which one thread writes before the next exchange and all may read after it.
   JAXQR_FN T* row() const { return reinterpret_cast<T*>(place()); }
@@ -100,7 +100,7 @@ class ColumnExchange {
   template <class V, class Value, class Combine>
   JAXQR_FN V combine_columns(int count, const Value& value, const Combine& combine) {
     constexpr int kTogether = NP < 16 ? NP : 16, kLanes = 32 / kTogether;
-    const int lane = threadIdx.x % 32;
+    const int lane = lane_of_warp();
 #pragma unroll
     for (int first = 0; first < NP; first += kTogether) {
       if (first < count) {
@@ -108,7 +108,7 @@ class ColumnExchange {
 #pragma unroll
         for (int c = 0; c < kTogether; ++c) values[c] = value(first + c);
         combine_in_warp<kTogether>(values, combine);
-        if (lane % kLanes == 0) parts<V>(threadIdx.x / 32)[first + lane / kLanes] = values[0];
+        if (lane % kLanes == 0) parts<V>(warp_of_block())[first + lane / kLanes] = values[0];
       }
     }
     return combine_parts<V>(combine);
@@ -118,7 +118,7 @@ class ColumnExchange {
   template <class V, class Combine>
   JAXQR_FN V combine_threads(V value, const Combine& combine) {
     combine_in_warp<1>(&value, combine);
-    parts<V>(threadIdx.x / 32)[threadIdx.x % NP] = value;
+    parts<V>(warp_of_block())[lane_of_warp() % NP] = value;
     return combine_parts<V>(combine);
   }
 
@@ -133,7 +133,7 @@ class ColumnExchange {
 
   template <class V, class Combine>
   JAXQR_FN V combine_parts(const Combine& combine) {
-    const V* const own = parts<V>(0) + threadIdx.x % NP;
+    const V* const own = parts<V>(0) + lane_of_warp() % NP;
     __syncthreads();
     turn_ ^= 1;
     V result = own[0];
