@@ -1,0 +1,151 @@
+// Sums and maxima over the rows of a matrix, of which the threads of a block hold some each.
+#pragma once
+
+#include "gpu/threads.cuh"
+
+namespace jaxqr {
+
+// The first 32 bits of a magnitude as an integer, which is in the order of magnitudes: zero for zero
+// alone, and largest for what is not finite. Maxima of integers are cheap, and do not lose a NaN.
+JAXQR_FN int magnitude_word(float x) {
+  union {
+    float number;
+    unsigned word;
+  } bits = {x};
+  return static_cast<int>(bits.word & 0x7fffffff);
+}
+JAXQR_FN int magnitude_word(double x) {
+  union {
+    double number;
+    unsigned long long word;
+  } bits = {x};
+  const int low = static_cast<unsigned>(bits.word) != 0;
+  return (static_cast<int>(bits.word >> 32) & 0x7fffffff) | low;
+}
+template <class R>
+JAXQR_FN int magnitude_word(Complex<R> x) {
+  const int re = magnitude_word(x.re), im = magnitude_word(x.im);
+  return re > im ? re : im;
+}
+
+template <class R>
+constexpr int kWordMantissa = Bits<R>::kMantissa % 32;
+
+template <class R>
+JAXQR_FN bool is_finite_word(int word) {
+  return word >> kWordMantissa<R> <= 2 * Bits<R>::kBias;
+}
+// The exponent of a power of two near 1 / x, for the word of x; like its reciprocal it is a normal
+// number, also for zero.
+template <class R>
+JAXQR_FN int inverse_exponent_of_word(int word) {
+  constexpr int kBias = Bits<R>::kBias, kMost = 2 * kBias - 1;
+  const int biased = word >> kWordMantissa<R>;
+  return kBias - (biased < 1 ? 1 : biased > kMost ? kMost : biased);
+}
+
+struct Plus {
+  template <class V>
+  JAXQR_FN V operator()(V x, V y) const {
+    return x + y;
+  }
+};
+struct Maximum {
+  JAXQR_FN int operator()(int x, int y) const { return x > y ? x : y; }
+};
+
+// Combine COUNT values over the lanes of a warp. Afterwards values[0] of a lane is the combination of
+// the values with number lane / (32 / COUNT).
+//
+// In a round, a lane gives half of its values to its partner and gets the partner's other half; when
+// one is left, both combine it. (A loop over the rounds would not be unrolled by NVRTC, and the values
+// would go to memory, as registers have no indices.)
+template <int COUNT, int MASK = 16, class V, class Combine>
+JAXQR_FN void combine_in_warp(V* values, const Combine& combine) {
+  if constexpr (COUNT > 1) {
+    const bool upper = threadIdx.x & MASK;
+#pragma unroll
+    for (int i = 0; i < COUNT / 2; ++i) {
+      const V kept = upper ? values[i + COUNT / 2] : values[i];
+      const V given = upper ? values[i] : values[i + COUNT / 2];
+      values[i] = combine(kept, take_across(given, MASK));
+    }
+  } else {
+    values[0] = combine(values[0], take_across(values[0], MASK));
+  }
+  if constexpr (MASK > 1) combine_in_warp<(COUNT > 1 ? COUNT / 2 : 1), MASK / 2>(values, combine);
+}
+
+// Where the warps of a block exchange what they know of NP columns, and a row of the matrix.
+//
+// There are two places, used in turn, so that one barrier for each exchange is enough: who writes to
+// a place has passed the barrier of the exchange after the one in which it was last read.
+template <class T, int NP>
+class ColumnExchange {
+ public:
+  static constexpr int kMostWarps = 8;
+
+  JAXQR_FN static constexpr int bytes(int warps) {
+    return 2 * (warps + 1) * NP * static_cast<int>(sizeof(T));
+  }
+
+  JAXQR_FN explicit ColumnExchange(unsigned char* memory)
+      : memory_(memory), warps_(warps_of_block()) {}
+
+  // A row of NP entries, which one thread writes before the next exchange and all may read after it.
+  JAXQR_FN T* row() const { return reinterpret_cast<T*>(place()); }
+
+  // Combine value(c) of all threads for each column c < count. A lane gets the result of column
+  // lane % NP, which is of no use if that is not below `count`.
+  template <class V, class Value, class Combine>
+  JAXQR_FN V combine_columns(int count, const Value& value, const Combine& combine) {
+    constexpr int kTogether = NP < 16 ? NP : 16, kLanes = 32 / kTogether;
+    const int lane = lane_of_warp();
+#pragma unroll
+    for (int first = 0; first < NP; first += kTogether) {
+      if (first < count) {
+        V values[kTogether];
+#pragma unroll
+        for (int c = 0; c < kTogether; ++c) values[c] = value(first + c);
+        combine_in_warp<kTogether>(values, combine);
+        if (lane % kLanes == 0) parts<V>(warp_of_block())[first + lane / kLanes] = values[0];
+      }
+    }
+    return combine_parts<V>(combine);
+  }
+
+  // Combine one value of all threads.
+  template <class V, class Combine>
+  JAXQR_FN V combine_threads(V value, const Combine& combine) {
+    combine_in_warp<1>(&value, combine);
+    parts<V>(warp_of_block())[lane_of_warp() % NP] = value;
+    return combine_parts<V>(combine);
+  }
+
+ private:
+  JAXQR_FN unsigned char* place() const {
+    return memory_ + turn_ * (warps_ + 1) * NP * static_cast<int>(sizeof(T));
+  }
+  template <class V>
+  JAXQR_FN V* parts(int warp) const {
+    return reinterpret_cast<V*>(place() + NP * sizeof(T)) + warp * NP;
+  }
+
+  template <class V, class Combine>
+  JAXQR_FN V combine_parts(const Combine& combine) {
+    const V* const own = parts<V>(0) + lane_of_warp() % NP;
+    __syncthreads();
+    turn_ ^= 1;
+    V result = own[0];
+#pragma unroll
+    for (int w = 1; w < kMostWarps; ++w) {
+      if (w < warps_) result = combine(result, own[w * NP]);
+    }
+    return result;
+  }
+
+  unsigned char* memory_;
+  int warps_, turn_ = 0;
+};
+
+}  // namespace jaxqr
