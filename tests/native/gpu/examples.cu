@@ -42,6 +42,19 @@ __device__ void sum_rows(const Arguments& arguments) {
   }
 }
 
+// Each lane takes the value of the next through shared memory. A shuffle, which comes in any case,
+// does not order accesses to memory; without a barrier this is a race, if one that ends well here.
+// data: 0 x, 1 y, one for each thread.
+template <class R, int LACK>
+__device__ void pass_on(const Arguments& arguments) {
+  R* const shared = reinterpret_cast<R*>(emulate::shared_memory()) + threadIdx.x / 32 * 32;
+  const int lane = threadIdx.x % 32;
+  shared[lane] = matrix<R>(arguments, 0, blockDim.x)[threadIdx.x];
+  __shfl_sync(~0u, 1, 0);
+  if (LACK != kBarrierAfterWriting) __syncwarp();
+  matrix<R>(arguments, 1, blockDim.x)[threadIdx.x] = shared[(lane + 1) % 32];
+}
+
 // Static shared memory. data: 0 x (32, 32), 1 y, its transpose.
 template <class R>
 __device__ void transpose(const Arguments& arguments) {
