@@ -9,15 +9,6 @@ __device__ __forceinline__ T* matrix(const Arguments& arguments, int slot, int e
   return static_cast<T*>(arguments.data[slot]) + static_cast<long long>(blockIdx.x) * entries;
 }
 
-// y = x times the number of threads. data: 0 x, 1 y. sizes: 0 entries.
-template <class R>
-__device__ void scale(const Arguments& arguments) {
-  const int entries = arguments.sizes[0];
-  const R* x = matrix<R>(arguments, 0, entries);
-  R* y = matrix<R>(arguments, 1, entries);
-  for (int i = threadIdx.x; i < entries; i += blockDim.x) y[i] = x[i] * R(blockDim.x);
-}
-
 enum Lack { kNothing, kBarrierAfterWriting, kBarrierAfterReading };
 
 // The sums of rows, by warps and then in shared memory, which the next row uses again; wrong if
