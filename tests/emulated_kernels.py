@@ -1,8 +1,7 @@
 """CUDA kernels built for this CPU, and called on NumPy's arrays. JAX is not imported.
 
-`build` makes two libraries: the kernels behind a stand-in for NVIDIA's driver, and the package's own
-launcher, which finds no other driver then. What was built before from the same files is taken from
-`CACHE`.
+`build` makes two libraries: the kernels behind a stand-in for NVIDIA's driver, and the package's
+launcher, for XLA's CPU. What was built before from the same files is taken from `CACHE`.
 """
 
 import contextlib
@@ -29,8 +28,7 @@ CACHE = ROOT / "build" / "emulated"
 
 FLAGS = ("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 # Those of a device contract as well; unknown pragmas are for its compiler.
-KERNEL_FLAGS = ("-fno-math-errno", "-ffp-contract=fast", "-Wno-unknown-pragmas", "-x", "c++")
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+KERNEL_FLAGS = ("-fno-math-errno", "-ffp-contract=fast", "-Wno-unknown-pragmas")
 MOST_BLOCKS = 50  # of one launch, so that batches of tests need several
 TOGETHER = 4  # instances in a file
 
@@ -73,28 +71,21 @@ def _compile(
 ) -> None:
     tools, folder = _toolchain(), built.driver.parent
     common = [*tools.find_compiler(), *FLAGS, *flags, f"-I{NATIVE}", f"-I{EMULATION}"]
-    objects: list[Path] = []
 
-    def compile_some(number: int) -> None:
-        some = instances[number : number + TOGETHER]
-        header = folder / f"instances{number}.h"
-        lines = (f"JAXQR_INSTANCE({name}, {most}, {text})" for name, most, text in some)
+    def compile_some(first: int) -> str:
+        """Compile some of the kernels, and give the object's path."""
+        header, made = folder / f"instances{first}.h", folder / f"kernels{first}.o"
+        lines = (f"JAXQR_INSTANCE({', '.join(map(str, i))})" for i in instances[first:][:TOGETHER])
         header.write_text(f"#define JAXQR_INSTANCES {' '.join(lines)}\n")
-        source = [f'-DJAXQR_KERNELS="{kernels}"', "-include", str(header), *KERNEL_FLAGS]
-        tools.run(
-            [*common, *source, "-c", str(EMULATION / "kernels_on_cpu.cc"), "-o", name_of(number)]
-        )
+        macros = [f'-DJAXQR_KERNELS="{kernels}"', "-include", str(header)]
+        source = str(EMULATION / "kernels_on_cpu.cc")
+        tools.run([*common, *macros, *KERNEL_FLAGS, "-c", source, "-o", str(made)])
+        return str(made)
 
-    def name_of(number: int) -> str:
-        return str(folder / f"kernels{number}.o")
-
-    numbers = range(0, len(instances), TOGETHER)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(compile_some, numbers))
-    objects = [name_of(number) for number in numbers]
-    tools.link(
-        [*common, "-pthread"], [str(EMULATION / "stand_in_driver.cc"), *objects], built.driver
-    )
+        objects = list(pool.map(compile_some, range(0, len(instances), TOGETHER)))
+    driver = [str(EMULATION / "stand_in_driver.cc"), *objects]
+    tools.link([*common, "-pthread"], driver, built.driver)
     launcher = [*common, "-DJAXQR_EMULATED", f"-DJAXQR_MOST_BLOCKS={MOST_BLOCKS}"]
     sources = map(str, sorted((NATIVE / "gpu").glob("*.cc")))
     tools.link(launcher, ["-isystem", tools.find_headers(), *sources, "-ldl"], built.launcher)

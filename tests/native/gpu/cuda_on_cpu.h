@@ -119,6 +119,7 @@ V shuffle(const char* operation, unsigned mask, V value, int lane, int width, co
           int line) {
   static_assert(std::is_arithmetic_v<V> && (sizeof(V) == 4 || sizeof(V) == 8),
                 "CUDA shuffles numbers of four and of eight bytes");
+  const Unseen unseen;
   Block& block = emulate::block();
   Thread& me = block.self();
   me.source = lane;
@@ -143,13 +144,16 @@ inline int segment(const char* operation, unsigned distance, int width, const ch
   return block().lane() & ~(width - 1);
 }
 
-// The lanes of the mask whose threads bring true.
-inline unsigned vote(const char* operation, unsigned mask, bool value, const char* file, int line) {
+// The lanes of the mask whose threads bring true. As a shuffle it orders no accesses to memory,
+// unless it is told to.
+inline unsigned vote(const char* operation, unsigned mask, bool value, const char* file, int line,
+                     bool orders = false) {
+  const Unseen unseen;
   Block& block = emulate::block();
   Thread& me = block.self();
   me.source = block.lane();
   me.vote = value;
-  block.exchange({operation, file, line, mask});
+  block.exchange({operation, file, line, mask, 0, 0, orders});
   return me.votes;
 }
 
@@ -159,10 +163,10 @@ inline unsigned vote(const char* operation, unsigned mask, bool value, const cha
 #define JAXQR_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(JAXQR_CALLER) {
-  emulate::block().synchronize({"__syncthreads", file, line});
+  emulate::block().synchronize({"__syncthreads", file, line, 0, 0, 0, true});
 }
 inline void __syncwarp(unsigned mask = emulate::kAllLanes, JAXQR_CALLER) {
-  emulate::vote("__syncwarp", mask, false, file, line);
+  emulate::vote("__syncwarp", mask, false, file, line, true);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, JAXQR_CALLER) {
   return emulate::vote("__ballot_sync", mask, predicate != 0, file, line);
