@@ -5,12 +5,12 @@ import functools
 import numpy as np
 
 from emulated_kernels import Kernels, build
-from jaxqr._lowering import cuda_plans
+from jaxqr._lowering import cuda_instances
 
 
 @functools.cache
 def all_kernels():
-    return Kernels(build(cuda_plans.list_instances()))
+    return Kernels(build(cuda_instances.list_instances()))
 
 
 def run(plan, operands, results, *, backwards=False):

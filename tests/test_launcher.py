@@ -155,7 +155,7 @@ def test_a_sharded_batch_stays_where_it_is(gpu, kind):
 
 
 def test_a_program_for_cuda_runs_whole():
-    instances = [i for i in cuda_plans.list_instances() if i.name == "lanes_f64_4"]
+    instances = [i for i in cuda_instances.list_instances() if i.name == "lanes_f64_4"]
     gpu, a = EmulatedGpu(build(instances)), normal((6, 4, 3))
     program = program_for_cuda(jaxqr.qr, a)
     assert set(re.findall(r"custom_call @(\w+)", program.mlir_module())) == {cuda.TARGET}

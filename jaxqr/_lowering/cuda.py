@@ -20,14 +20,14 @@ import numpy as np
 from jax import Array, export
 
 from jaxqr._lowering import cuda_plans
-from jaxqr._lowering.cuda_plans import Launch
+from jaxqr._lowering.cuda_instances import MOST_COLUMNS
+from jaxqr._lowering.cuda_plans import Form, Launch
 from jaxqr._lowering.custom_call import Result, call_target
 from jaxqr._lowering.kernels import FOLDER
 
 LIBRARY = FOLDER / "libjaxqr-cuda.so"
 PTX = FOLDER / "ptx"
 TARGET = "jaxqr_launch"
-MOST_COLUMNS = cuda_plans.MOST_COLUMNS
 
 
 def available() -> bool:
@@ -117,10 +117,13 @@ def _plan_qr(
     m, n = shape[::-1] if transposed else shape
     if pivoting not in ("none", "exact"):
         return None
-    pivoted = pivoting == "exact"
-    return cuda_plans.plan_lanes(
-        m, n, dtype, outputs, pivoted=pivoted, transposed=transposed, free=free
-    )
+    form = Form(outputs, pivoting == "exact", transposed, free)
+    return cuda_plans.plan_lanes(m, n, dtype, form) or cuda_plans.plan_rows(m, n, dtype, form)
+
+
+def _plan_panel(shapes: Sequence[tuple[int, ...]], dtype: str) -> Launch | None:
+    n, m = shapes[0]
+    return cuda_plans.plan_panel(m, n, dtype)
 
 
 def _plan_least_squares(
@@ -134,6 +137,7 @@ def _plan_least_squares(
 
 _PLANNERS: dict[str, Callable[..., Launch | None]] = {
     "qr": _plan_qr,
+    "panel": _plan_panel,
     "least_squares": _plan_least_squares,
 }
 
