@@ -16,7 +16,7 @@ import jaxqr
 import sanitizers
 from emulated_gpu import EmulatedGpu, program_for_cuda
 from emulated_kernels import EXAMPLES, MOST_BLOCKS, build
-from jaxqr._lowering import cuda, cuda_plans
+from jaxqr._lowering import cuda, cuda_instances
 from jaxqr._lowering.cuda_plans import Launch
 from laws import assert_close
 from matrices import normal
