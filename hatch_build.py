@@ -4,18 +4,20 @@ One shared library for each instruction set, as the width of the kernels' vector
 tiny one that tells which of them the processor can run: the package asks it when it loads them. On
 Linux also one that launches kernels on a GPU through NVIDIA's driver; it is built without CUDA.
 Where there is no C++ compiler the wheel is pure and the package computes with jaxlib's LAPACK.
+The kernels for that GPU are compiled to PTX where a driver is, or where JAXQR_GPU says so.
 
 Environment variables:
     JAXQR_INSTRUCTION_SETS: what to build for. "native", the default, is the best instruction set of
         this machine's processor; "all" are those that a wheel for other machines should have; or
         names of INSTRUCTION_SETS, separated by commas.
     JAXQR_NATIVE: "0" builds nothing, "require" fails where the kernels cannot be built.
+    JAXQR_GPU: "0" builds no kernels for GPUs, "1" builds them also where there is no driver,
+        "require" fails where they cannot be built.
     CXX: the compiler.
 """
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
 import re
@@ -28,6 +30,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "native"))
+import ptx
+from nvrtc import NoCompilerError, PtxError
 from toolchain import (
     FLAGS,
     BuildError,
@@ -35,6 +39,7 @@ from toolchain import (
     close_symbols,
     find_compiler,
     find_headers,
+    hash_files,
     link,
     run,
 )
@@ -53,6 +58,9 @@ PROCESSOR = SOURCES / "processor" / "instruction_set.cc"
 PROCESSOR_LIBRARY = "libjaxqr-processor.so"
 LAUNCHER = SOURCES / "gpu"
 LAUNCHER_LIBRARY = "libjaxqr-cuda.so"
+PTX = TARGET / "ptx"
+# It writes PTX that drivers load from 535 on.
+CUDA_COMPILER = "nvidia-cuda-nvrtc-cu12==12.2.140"
 
 # The libraries, by the names that the package loads them under, in the order of what
 # native/processor/instruction_set.cc returns. The levels are those of the x86-64 ABI: it looks for
@@ -71,6 +79,16 @@ class NativeHook(BuildHookInterface):
 
     PLUGIN_NAME = "custom"
 
+    def dependencies(self) -> list[str]:
+        """What the build needs on this machine beside what is needed everywhere."""
+        if os.environ.get("JAXQR_NATIVE") == "0" or not ptx.is_wanted():
+            return []
+        try:
+            ptx.describe_compiler()
+        except NoCompilerError:
+            return [CUDA_COMPILER]
+        return []
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build; on failure leave the wheel pure, unless the kernels are required."""
         wanted = os.environ.get("JAXQR_NATIVE", "")
@@ -83,7 +101,7 @@ class NativeHook(BuildHookInterface):
         if wanted == "0":
             return
         try:
-            libraries = build_if_changed()
+            libraries = [*build_if_changed(), *self._build_ptx()]
         except BuildError as error:
             if wanted == "require":
                 raise
@@ -93,6 +111,15 @@ class NativeHook(BuildHookInterface):
         system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["tag"] = f"py3-none-{system}"
         build_data["artifacts"] += [f"/{path.relative_to(ROOT).as_posix()}" for path in libraries]
+
+    def _build_ptx(self) -> list[Path]:
+        try:
+            return ptx.compile_if_changed(PTX) if ptx.is_wanted() else []
+        except PtxError as error:
+            if os.environ.get("JAXQR_GPU") == "require":
+                raise
+            self.app.display_warning(f"jaxqr: no kernels for GPUs: {error}")
+            return []
 
 
 def build_if_changed() -> list[Path]:
@@ -121,12 +148,10 @@ def _fingerprint(sets: list[str]) -> str:
     """A hash of all that decides what the libraries are: sources, flags, compiler and headers."""
     compiler = find_compiler()
     version = subprocess.run([*compiler, "--version"], capture_output=True, check=False).stdout
-    found = hashlib.sha256(repr((sets, compiler, version)).encode())
     headers = Path(find_headers(), "xla", "ffi", "api").glob("*.h")
-    sources = (path for path in SOURCES.rglob("*.*") if path.suffix != ".pyc")
-    for path in [Path(__file__), *sorted(sources), *sorted(headers)]:
-        found.update(path.name.encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()
+    sources = (path for path in SOURCES.rglob("*.*") if path.suffix in (".cc", ".h", ".map", ".py"))
+    files = [Path(__file__), *sorted(sources), *sorted(headers)]
+    return hash_files(repr((sets, compiler, version)), files)
 
 
 def build(
@@ -260,5 +285,6 @@ def _weight(source: Path) -> int:
 
 
 if __name__ == "__main__":
-    for path in build_if_changed():
+    kernels = ptx.compile_if_changed(PTX) if ptx.is_wanted() else []
+    for path in [*build_if_changed(), *kernels]:
         print(path)

@@ -9,7 +9,17 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import aims, ceilings, contenders, growth, machine, memory, registers, report
+from benchmarks import (
+    aims,
+    ceilings,
+    contenders,
+    growth,
+    launches,
+    machine,
+    memory,
+    registers,
+    report,
+)
 from benchmarks.cases import DTYPES, QUICK, WORKS, Cell, grid
 from benchmarks.contenders import NAMES
 from benchmarks.race import Row, race
@@ -22,7 +32,10 @@ _WORKS = {"race": tuple(WORKS), "growth": ("qr",), "memory": tuple(WORKS)}
 _DTYPES = {"race": None, "growth": ("f4", "f8"), "memory": ("f8",)}
 
 # Commands with a command line of their own.
-_TOOLS: dict[str, Callable[[Sequence[str]], int]] = {"registers": registers.main}
+_TOOLS: dict[str, Callable[[Sequence[str]], int]] = {
+    "launches": launches.main,
+    "registers": registers.main,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import importlib.metadata
 import os
 import platform
 import re
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 import scipy
 
@@ -35,7 +35,7 @@ def describe(contenders: Iterable[Any]) -> dict[str, str]:
       What to print above the tables, by heading.
     """
     versions = {c.name: c.version for c in contenders if c.name not in ("jnp", "gels")}
-    versions |= {"jax": jax.__version__, "jaxlib": jaxlib.__version__}
+    versions |= {"jax": jax.__version__, "jaxlib": importlib.metadata.version("jaxlib")}
     versions |= {"numpy": np.__version__, "python": platform.python_version()}
     tuning = sorted(name for name in os.environ if _TUNING.fullmatch(name))
     return {

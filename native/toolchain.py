@@ -1,6 +1,7 @@
 """The C++ compiler: which it is, how it is called, how shared libraries are linked."""
 
 import functools
+import hashlib
 import importlib.util
 import os
 import platform
@@ -86,3 +87,11 @@ def run(command: list[str]) -> None:
         raise BuildError(f"{shlex.join(command)} failed:\n{done.stderr}")
     if done.stderr:
         print(done.stderr, file=sys.stderr)
+
+
+def hash_files(text: str, files: list[Path]) -> str:
+    """Make a hash of a text and of files, with their names: is what was made of them still new?"""
+    found = hashlib.sha256(text.encode())
+    for path in files:
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()

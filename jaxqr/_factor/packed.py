@@ -16,14 +16,15 @@ from jaxqr._core.abstract import CoreResult
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import make_primitive
 from jaxqr._lowering import kernels, portable
+from jaxqr._lowering.blocked import BLOCKED
 from jaxqr._lowering.lapack import CUSOLVER, HIPSOLVER, LAPACK
 from jaxqr._lowering.xla_qr import XLA
 
 # What computes each routine on a platform. Where a platform is not named, `portable` does.
 PROVIDERS: dict[str, dict[str, Any]] = {
-    "geqrf": {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER, "tpu": XLA},
+    "geqrf": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
     "geqp3": {"cpu": LAPACK},
-    "orgqr": {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER, "tpu": XLA},
+    "orgqr": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
     "ormqr": {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER},
 }
 
@@ -82,6 +83,7 @@ geqrf_p = make_primitive(
     results=_geqrf_results,
     body=portable.geqrf,
     platforms=_platforms("geqrf"),
+    exported={"cuda": CUSOLVER.geqrf},  # it may run where the package's own kernels are not
 )
 geqp3_p = make_primitive(
     "geqp3",
@@ -101,6 +103,7 @@ orgqr_p = make_primitive(
     linear_from=2,
     kernels={"cpu": kernels.compute},
     platforms=_platforms("orgqr"),
+    exported={"cuda": CUSOLVER.orgqr},
 )
 ormqr_p = make_primitive(
     "ormqr",

@@ -23,9 +23,10 @@ from jaxqr._lowering.by_columns import (
     make_natural_order,
     places,
     put,
+    repeat,
     take_entries,
 )
-from jaxqr._lowering.compact_wy import apply_block, take_rows
+from jaxqr._lowering.compact_wy import apply_block, form_t, take_rows, unpack_panel
 
 WIDTH = 64  # columns of a block
 OVERSAMPLING = 8  # rows that a sketch has more
@@ -55,14 +56,14 @@ def _eliminate_blocks(at: Array, steps: int) -> Factors:
         left = places(panel, -1) >= first
         h, tau = geqrf_p.bind(jnp.roll(where(left, panel), -first, axis=-1).mT)
         ht = jnp.roll(h.mT, first, axis=-1)
-        offset = places(ht, -1) - places(ht, -2) - first
-        v = where(offset > 0, ht, (offset == 0).astype(ht.dtype))
-        at = apply_block(at, v, tau, first + WIDTH, order)
+        v = unpack_panel(ht, first)
+        t = form_t(mm(v.conj(), v.mT), tau)
+        at = apply_block(at, v, t, first + WIDTH, order)
         at = put(at, where(left, ht, panel), first, -2)
         return Factors(at, put(taus, tau, first, -1), take_entries(p, order))
 
     tau = jnp.zeros((*at.shape[:-2], steps), at.dtype)
-    return lax.fori_loop(0, steps // WIDTH, block, Factors(at, tau, make_natural_order(at)))
+    return repeat(steps // WIDTH, block, Factors(at, tau, make_natural_order(at)))
 
 
 def _choose_order(at: Array, first: Array) -> Array:

@@ -1,6 +1,7 @@
-"""What computes the packed factorizations on each platform: functions of arrays, no primitives.
+"""What computes the packed factorizations on each platform: functions of arrays.
 
-They are named as LAPACK's routines. ``_factor/packed.py`` registers them.
+They are named as LAPACK's routines. ``_factor/packed.py`` registers them. The only primitives here
+are pieces of portable programs, for which a platform may have a kernel.
 
 - `kernels`: the package's own kernels for the CPU, where they were built; they compute whole
   factorizations and derivatives. `blas_addresses` finds the BLAS that they call.
@@ -8,5 +9,7 @@ They are named as LAPACK's routines. ``_factor/packed.py`` registers them.
 - `xla_qr`: XLA's own ``Qr`` (TPU).
 - `portable`, `portable_pivoted`: Householder's method in plain HLO (anything else, and pivoting
   off the CPU). `compact_wy` multiplies by its reflectors, many at a time.
+- `panel`: a few columns, the piece that blocks are made of. `blocked`: what CUDA makes of it.
+- `cuda`: which shapes the package's own kernels for CUDA serve.
 - `custom_call`: the one way in which a custom call is emitted.
 """

@@ -5,7 +5,7 @@ one matrix and computed for another.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from jax import Array, export, lax
@@ -13,6 +13,8 @@ from jax.core import min_dim
 
 from jaxqr._core.algebra import H, mm, where
 from jaxqr._lowering.compact_wy import take_rows
+
+State = TypeVar("State")  # of a loop: arrays
 
 WIDTH = 32  # of a block
 LARGE = 512  # from so many columns or rows on there is more than one stage
@@ -26,7 +28,7 @@ class Factors(NamedTuple):
 
     at: Array  # (..., n, m): R and the reflectors where it is done, elsewhere what is left
     tau: Array  # (..., k)
-    p: Array  # (..., n) int32: the columns so far exchanged; the natural order without pivoting
+    p: Array  # (..., n) int32: the columns so far exchanged; (..., 0) without pivoting
 
 
 def factor_in_stages(
@@ -55,10 +57,11 @@ def factor_in_stages(
     if steps == k:
         return done
     rest = factor_in_stages(done.at[..., steps:, steps:], blocks, whole, width, small)
-    order = jnp.concatenate(
-        [done.p[..., :steps], take_entries(done.p[..., steps:], rest.p)], axis=-1
-    )
-    above = take_rows(done.at[..., steps:, :steps], rest.p)
+    above, order = done.at[..., steps:, :steps], done.p
+    if order.shape[-1] > 0:
+        above = take_rows(above, rest.p)
+        later = take_entries(order[..., steps:], rest.p)
+        order = jnp.concatenate([order[..., :steps], later], axis=-1)
     below = jnp.concatenate([above, rest.at], axis=-1)
     return Factors(
         jnp.concatenate([done.at[..., :steps, :], below], axis=-2),
@@ -85,12 +88,30 @@ def places(x: Array, axis: int) -> Array:
 
 
 def take_entry(x: Array, i: Array, axis: int) -> Array:
-    return lax.dynamic_slice_in_dim(x, i, 1, axis=axis)
+    """Take what has index i along an axis: a number, or as many dimensions with one entry there."""
+    if i.ndim == 0:
+        return lax.dynamic_slice_in_dim(x, i, 1, axis=axis)
+    return jnp.take_along_axis(x, i, axis=axis, mode="promise_in_bounds")
 
 
 def put(x: Array, part: Array, i: Array, axis: int) -> Array:
     """Put `part` into `x`, from index i on along an axis."""
     return lax.dynamic_update_slice_in_dim(x, part, i, axis=axis)
+
+
+def repeat(count: int, step: Callable[[Array, State], State], state: State) -> State:
+    """Let `step` change a state, for every number from 0 to below `count`.
+
+    It is lax.fori_loop with int32 numbers: those of 64 bits cost a GPU one more kernel each time.
+    """
+    if export.is_symbolic_dim(count):
+        return lax.fori_loop(0, count, lambda i, state: step(i.astype(jnp.int32), state), state)
+
+    def advance(counted: tuple[Array, State]) -> tuple[Array, State]:
+        i, state = counted
+        return i + 1, step(i, state)
+
+    return lax.while_loop(lambda counted: counted[0] < count, advance, (jnp.int32(0), state))[1]
 
 
 # ------------------------------------------------------------------------------ reflectors
@@ -134,7 +155,8 @@ def make_reflector(x: Array, norm: Array, j: Array) -> Reflector:
 def eliminate_one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -> Factors:
     """Eliminate column after column, each where its diagonal entry is, from row `first` on.
 
-    The norms of the columns are computed anew in every step: that costs as much as the step.
+    That is one number, or one for each matrix (..., 1, 1). The norms of the columns are computed
+    anew in every step: that costs as much as the step.
     """
     *batch, n, m = at.shape
     k = min_dim(m, n)
@@ -162,7 +184,8 @@ def eliminate_one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -
         return Factors(where(column != i, at, packed), put(tau, tau_i[..., 0], i, -1), p)
 
     tau = jnp.zeros((*batch, k), at.dtype)
-    return lax.fori_loop(0, k, step, Factors(at, tau, make_natural_order(at)))
+    order = make_natural_order(at)[..., : n if pivoting else 0]
+    return repeat(k, step, Factors(at, tau, order))
 
 
 def exchange_entries(p: Array, i: Array, j: Array) -> Array:

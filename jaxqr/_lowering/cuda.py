@@ -1,16 +1,18 @@
 """The package's own kernels for CUDA, where they were built and a driver is there.
 
-One custom call launches all of them: it opens the driver, loads the PTX of the kernel that it is told
-and launches it on the buffers that XLA gives it. The environment variable JAXQR_GPU is read once: "0"
-leaves the kernels unused, "1" uses them although no driver is found here (for programs that are
-compiled on one machine and run on another), "require" makes their absence an error, anything else
-takes them where kernels and driver are.
+One custom call launches all of them: it opens the driver, loads the PTX of the kernel that it is
+told and launches it on the buffers that XLA gives it. The environment variable JAXQR_GPU is read
+once: "0" leaves the kernels unused, "1" uses them although no driver is found here (for programs
+that are compiled on one machine and run on another), "require" makes their absence an error,
+anything else takes them where kernels and driver are.
 """
 
 import ctypes
 import functools
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +27,7 @@ from jaxqr._lowering.kernels import FOLDER
 LIBRARY = FOLDER / "libjaxqr-cuda.so"
 PTX = FOLDER / "ptx"
 TARGET = "jaxqr_launch"
-OLDEST_DRIVER = 12020  # the version of CUDA whose PTX is built, as the driver tells its own
+MOST_COLUMNS = cuda_plans.MOST_COLUMNS
 
 
 def available() -> bool:
@@ -78,9 +80,18 @@ def launch(
         [Result(*result) for result in results],
         batch_ndim=batch_ndim,
         row_major=True,
-        **plan._asdict(),
-        batch_dimensions=batch_ndim,
+        attributes={**plan._asdict(), "batch_dimensions": batch_ndim},
     )
+
+
+def limit_rows(n: int, dtype: np.dtype) -> int:
+    """Find the most rows of a matrix with n columns that a kernel factors as a whole."""
+    return cuda_plans.limit_rows(n, str(dtype))
+
+
+def serves_panel(m: int, dtype: np.dtype) -> bool:
+    """Say whether a kernel factors a panel of `m` rows."""
+    return available() and m <= limit_rows(MOST_COLUMNS, dtype)
 
 
 def _is_known(shape: tuple[int, ...]) -> bool:
@@ -98,16 +109,31 @@ def _plan_qr(
     outputs: tuple[str, ...],
     pivoting: str,
     transposed: bool,
+    free: int | None = None,
 ) -> Launch | None:
     (shape,) = shapes
     m, n = shape[::-1] if transposed else shape
     if pivoting not in ("none", "exact"):
         return None
     pivoted = pivoting == "exact"
-    return cuda_plans.plan_lanes(m, n, dtype, outputs, pivoted=pivoted, transposed=transposed)
+    return cuda_plans.plan_lanes(
+        m, n, dtype, outputs, pivoted=pivoted, transposed=transposed, free=free
+    )
 
 
-_PLANNERS = {"qr": _plan_qr}
+def _plan_least_squares(
+    shapes: Sequence[tuple[int, ...]], dtype: str, *, columns: int, rcond: float | None
+) -> Launch | None:
+    (rows, both), *rest = shapes
+    return cuda_plans.plan_least_squares(
+        columns, both - columns, rows, dtype, pivoted=bool(rest), rcond=rcond
+    )
+
+
+_PLANNERS: dict[str, Callable[..., Launch | None]] = {
+    "qr": _plan_qr,
+    "least_squares": _plan_least_squares,
+}
 
 # ---------------------------------------------------------------------------- what is there
 
@@ -123,16 +149,27 @@ def _why_unused() -> str:
 
 
 def _why_missing(wanted: str) -> str:
-    if not any(PTX.glob("*.ptx")):
+    files = list(PTX.glob("*.ptx"))
+    if not files:
         return "no kernels were built"
     if wanted == "1":
         return ""
-    version = _library().jaxqr_gpu_driver_version()
+    version, needed = _library().jaxqr_gpu_driver_version(), _find_needed_driver(files[0])
     if not version:
         return "no CUDA driver"
-    if version < OLDEST_DRIVER:
-        return f"the CUDA driver is of version {version}, the kernels need {OLDEST_DRIVER}"
+    if version < needed:
+        return f"the CUDA driver is of version {version}, the kernels need {needed}"
     return ""
+
+
+def _find_needed_driver(file: Path) -> int:
+    """Find the oldest driver that loads a file, by the version of CUDA that drivers tell.
+
+    PTX 8.2 is that of CUDA 12.2, and so on.
+    """
+    found = re.search(r"^\.version (\d+)\.(\d+)", file.read_text(), re.MULTILINE)
+    assert found is not None, f"{file} has no version"
+    return 1000 * (int(found[1]) + 4) + 10 * int(found[2])
 
 
 def _register() -> str:

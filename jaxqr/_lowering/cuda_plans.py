@@ -1,15 +1,17 @@
 """Which CUDA kernels there are, and with which launch each shape is served.
 
-The kernels are templates in ``native/gpu``. An instance of one, for a dtype and a size, is a file of
-its own, so that a driver compiles what a program uses and nothing else. The build makes these files
-from the list here, which is why this module imports nothing but the standard library.
+The kernels are templates in ``native/gpu``. An instance of one, for a dtype and a size, is a file
+of its own, so that a driver compiles what a program uses and nothing else. The build makes these
+files from the list here, which is why this module imports nothing but the standard library.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
 
 SHARED_MEMORY = 48 << 10  # bytes that a block may have on every device
 WARP = 32  # threads
+MOST_COLUMNS = 32  # that a kernel factors as a whole
 
 # The dtypes' names in those of instances, and their C++ types.
 DTYPES = {
@@ -42,7 +44,7 @@ class Launch(NamedTuple):
 
 def list_instances() -> list[Instance]:
     """List all instances."""
-    return [instance for make in (_lane_instances,) for instance in make()]
+    return [instance for make in _INSTANCES for instance in make()]
 
 
 # ------------------------------------------------------------------------ lanes: m, n <= 32
@@ -70,16 +72,26 @@ def _name_lanes(pivoted: bool) -> str:
 
 
 def plan_lanes(
-    m: int, n: int, dtype: str, outputs: Sequence[str], *, pivoted: bool, transposed: bool
+    m: int,
+    n: int,
+    dtype: str,
+    outputs: Sequence[str],
+    *,
+    pivoted: bool,
+    transposed: bool,
+    free: int | None = None,
 ) -> Launch | None:
-    """Plan the QR of matrices of at most 32 rows and columns: a matrix on some lanes of a warp."""
+    """Plan the QR of matrices of at most 32 rows and columns: a matrix on some lanes of a warp.
+
+    With `free` only so many columns, the leading ones, are pivoted; the others stay behind them.
+    """
     size = next((size for size in LANE_SIZES if max(m, n) <= size), None)
     if size is None:
         return None
     teams = WARP // size
     columns_of_q = m if "q_full" in outputs else min(m, n)
     entries = max(_count_tile_entries(m, n), _count_tile_entries(m, columns_of_q))
-    warp_bytes = -(-teams * entries * ITEM_SIZES[dtype] // 16) * 16
+    warp_bytes = _round_up(teams * entries * ITEM_SIZES[dtype])
     warps = LANE_THREADS // WARP
     while warps > 1 and warps * warp_bytes > SHARED_MEMORY:
         warps //= 2
@@ -89,10 +101,91 @@ def plan_lanes(
         teams * warps,
         warps * warp_bytes,
         (0, *(_LANE_SLOTS[name] for name in outputs)),
-        (m, n, int(transposed), warp_bytes),
+        (m, n, int(transposed), warp_bytes, n if free is None else free),
     )
 
 
 def _count_tile_entries(rows: int, cols: int) -> int:
     """Count the entries of a matrix in shared memory, by rows or columns (``Tiles``)."""
     return max(rows * (cols | 1), cols * (rows | 1))
+
+
+# --------------------------------------------------------- rows: n <= 32, a block a matrix
+
+ROW_THREADS = 256
+
+
+def limit_rows(n: int, dtype: str) -> int:
+    """Find the most rows that a matrix of n columns may have."""
+    columns = next((size for size in (8, 16, 32) if n <= size), None)
+    if columns is None:
+        return 0
+    return ROW_THREADS * min(4, 128 * 4 // (columns * ITEM_SIZES[dtype]))
+
+
+# -------------------------------------------------------------- the end of least squares
+
+_SMALL_THREADS = 64
+
+
+def _least_squares_instances() -> list[Instance]:
+    return [
+        Instance(
+            f"least_squares_{letters}_{size}", _SMALL_THREADS, f"least_squares<{scalar}, {size}>"
+        )
+        for letters, scalar in DTYPES.values()
+        for size in LANE_SIZES
+    ]
+
+
+def plan_least_squares(
+    n: int, s: int, rows: int, dtype: str, *, pivoted: bool, rcond: float | None
+) -> Launch | None:
+    """Plan the way from the triangle (rows, n + s) of [A b] to x, residuals and rank."""
+    size = next((size for size in LANE_SIZES if max(n, s) <= size), None)
+    if size is None:
+        return None
+    teams = WARP // size
+    work = 3 * _count_tile_entries(n, n) + 2 * _count_tile_entries(n, s)
+    entries = max(_count_tile_entries(rows, n + s), work)
+    warp_bytes = _round_up(teams * entries * ITEM_SIZES[dtype])
+    warps = _SMALL_THREADS // WARP if 2 * warp_bytes <= SHARED_MEMORY else 1
+    if warps * warp_bytes > SHARED_MEMORY:
+        return None
+    (bits,) = struct.unpack("<Q", struct.pack("<d", -1.0 if rcond is None else rcond))
+    parts = tuple(bits >> shift & (1 << 22) - 1 for shift in (0, 22, 44))
+    slots = (0, 1, 2, 3, 4) if pivoted else (0, 2, 3, 4)
+    return Launch(
+        f"least_squares_{DTYPES[dtype][0]}_{size}",
+        WARP * warps,
+        teams * warps,
+        warps * warp_bytes,
+        slots,
+        (n, s, rows, warp_bytes, *parts),
+    )
+
+
+# ----------------------------------------------------------------- the signs of a tall QR
+
+
+def _signs_instances() -> list[Instance]:
+    return [
+        Instance(f"signs_{letters}", WARP, f"signs<{scalar}>")
+        for letters, scalar in DTYPES.values()
+    ]
+
+
+def plan_signs(n: int, dtype: str) -> Launch | None:
+    """Plan the signs that make a QR LAPACK's, from the leading square of its Q."""
+    shared = _round_up(_count_tile_entries(n, n) * ITEM_SIZES[dtype])
+    if shared > SHARED_MEMORY:
+        return None
+    return Launch(f"signs_{DTYPES[dtype][0]}", WARP, 1, shared, (0, 1, 2), (n, shared))
+
+
+_INSTANCES = (_lane_instances, _least_squares_instances, _signs_instances)
+
+
+def _round_up(count: int) -> int:
+    """Round a number of bytes up to what every entry of every dtype may begin at."""
+    return -(-count // 16) * 16

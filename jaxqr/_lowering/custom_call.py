@@ -6,7 +6,7 @@ bound only while a lowering is traced: it needs neither batching nor derivatives
 """
 
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -35,7 +35,7 @@ def call_target(
     aliases: dict[int, int] | None = None,
     api_version: int = 4,
     row_major: bool = False,
-    **attributes: Any,
+    attributes: Mapping[str, Any] | None = None,
 ) -> list[Array]:
     """Call `target` on matrices.
 
@@ -49,7 +49,7 @@ def call_target(
             layouts and no attributes.
         row_major: whether the call takes matrices by rows, as XLA has them, and not by columns,
             as LAPACK does.
-        **attributes: scalars, strings and tuples of integers passed to the call.
+        attributes: scalars, strings and tuples of integers that are passed to the call.
     """
     return call_p.bind(
         *operands,
@@ -59,7 +59,7 @@ def call_target(
         aliases=tuple((aliases or {}).items()),
         api_version=api_version,
         row_major=row_major,
-        attributes=tuple(attributes.items()),
+        attributes=tuple((attributes or {}).items()),
     )
 
 

@@ -69,7 +69,7 @@ def compute(
         [Result(*result) for result in results],
         batch_ndim=batch_ndim,
         row_major=True,
-        **attributes,
+        attributes=attributes,
     )
 
 

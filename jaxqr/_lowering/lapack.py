@@ -88,8 +88,7 @@ class Library:
             [Result(c.shape, c.dtype)],
             batch_ndim=h.ndim - 2,
             aliases={2: 0},
-            left=left,
-            transpose=adjoint,
+            attributes={"left": left, "transpose": adjoint},
         )
 
 

@@ -1,5 +1,5 @@
-// What the CPU's handlers share: a call's buffers, checked before a kernel sees them, and the frame in
-// which a kernel runs.
+// What the CPU's handlers share: a call's buffers, checked before a kernel sees them, and the frame
+// in which a kernel runs.
 #pragma once
 
 #include <algorithm>

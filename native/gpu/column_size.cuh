@@ -30,4 +30,20 @@ struct ColumnSize {
   }
 };
 
+// The lane of a team of SIZE with the largest column, and the column's place: of several the one with
+// the first place.
+template <int SIZE, class R>
+JAXQR_FN void choose_largest(ColumnSize<R> size, int& lane, int& place) {
+  int packed = place * 32 + lane;
+#pragma unroll
+  for (int mask = SIZE / 2; mask > 0; mask /= 2) {
+    const ColumnSize<R> other = size.take_across(mask);
+    const int other_packed = take_across_warp(packed, mask);
+    if (other.exceeds(size) || (!size.exceeds(other) && other_packed < packed)) {
+      size = other, packed = other_packed;
+    }
+  }
+  lane = packed % 32, place = packed / 32;
+}
+
 }  // namespace jaxqr

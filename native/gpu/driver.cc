@@ -19,22 +19,22 @@ using Module = void*;
 using Function = void*;
 using Status = int;
 constexpr Status kSuccess = 0;
-constexpr int kMaxDynamicSharedBytes = 8;  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-constexpr int kRelaxed = 2;                // CU_STREAM_CAPTURE_MODE_RELAXED
+constexpr int kMaxDynamicSharedBytes = 8;     // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+constexpr int kRelaxed = 2;                   // CU_STREAM_CAPTURE_MODE_RELAXED
 constexpr unsigned kAlwaysShared = 48 << 10;  // bytes that a kernel has without asking
 
 // Each with its arguments. The version behind some is that of these arguments.
-#define JAXQR_DRIVER_FUNCTIONS(F)                                                             \
-  F(cuDriverGetVersion, int*)                                                                 \
-  F(cuGetErrorString, Status, const char**)                                                   \
-  F(cuStreamGetCtx, Stream, Context*)                                                         \
-  F(cuCtxPushCurrent_v2, Context)                                                             \
-  F(cuCtxPopCurrent_v2, Context*)                                                             \
-  F(cuThreadExchangeStreamCaptureMode, int*)                                                  \
-  F(cuModuleLoadData, Module*, const void*)                                                   \
-  F(cuModuleGetFunction, Function*, Module, const char*)                                      \
-  F(cuFuncSetAttribute, Function, int, int)                                                   \
-  F(cuLaunchKernel, Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,     \
+#define JAXQR_DRIVER_FUNCTIONS(F)                                                         \
+  F(cuDriverGetVersion, int*)                                                             \
+  F(cuGetErrorString, Status, const char**)                                               \
+  F(cuStreamGetCtx, Stream, Context*)                                                     \
+  F(cuCtxPushCurrent_v2, Context)                                                         \
+  F(cuCtxPopCurrent_v2, Context*)                                                         \
+  F(cuThreadExchangeStreamCaptureMode, int*)                                              \
+  F(cuModuleLoadData, Module*, const void*)                                               \
+  F(cuModuleGetFunction, Function*, Module, const char*)                                  \
+  F(cuFuncSetAttribute, Function, int, int)                                               \
+  F(cuLaunchKernel, Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, \
     unsigned, Stream, void**, void**)
 
 std::string read_file(const std::string& path) {
@@ -138,7 +138,8 @@ class Driver {
     Module module = nullptr;
     Function function = nullptr;
     check(cuModuleLoadData(&module, ptx.c_str()), "cuModuleLoadData of " + kernel);
-    check(cuModuleGetFunction(&function, module, kernel.c_str()), "cuModuleGetFunction of " + kernel);
+    check(cuModuleGetFunction(&function, module, kernel.c_str()),
+          "cuModuleGetFunction of " + kernel);
     return function;
   }
 

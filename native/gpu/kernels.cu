@@ -7,6 +7,8 @@
 
 #include "gpu/derivatives.cuh"
 #include "gpu/lanes.cuh"
+#include "gpu/least_squares.cuh"
+#include "gpu/signs.cuh"
 
 #define JAXQR_INSTANCE(NAME, THREADS, ...)                    \
   extern "C" __global__ void __launch_bounds__(THREADS) NAME( \

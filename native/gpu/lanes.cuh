@@ -6,7 +6,8 @@
 // that of row (i + j) mod SIZE after j steps.
 //
 // data: 0 a (m, n), 1 q (m, k), 2 q_full (m, m), 3 r (k, n), 4 h (m, n), 5 tau (k), 6 p (n).
-// sizes: 0 m, 1 n, 2 transposed, 3 bytes of shared memory for a warp.
+// sizes: 0 m, 1 n, 2 transposed, 3 bytes of shared memory for a warp, 4 how many of the columns, the
+// leading ones, are pivoted.
 #pragma once
 
 #include "gpu/arguments.h"
@@ -39,7 +40,8 @@ class LaneQr {
  public:
   using R = Real<T>;
 
-  JAXQR_FN LaneQr(int m, int n) : m_(m), n_(n), k_(m < n ? m : n) {}
+  // Of m rows and n columns, the leading `free` of which are exchanged when they are pivoted.
+  JAXQR_FN LaneQr(int m, int n, int free) : m_(m), n_(n), k_(m < n ? m : n), free_(free) {}
 
   // Take the matrix `which` of the tiles, its columns each multiplied by a power of two that brings
   // the largest entry near one, or by NaN if an entry of the matrix is not finite.
@@ -49,7 +51,7 @@ class LaneQr {
     for (int i = 0; i < SIZE; ++i) {
       const bool inside = i < m_ && lane_ < n_;
       a_.entry[i] = inside ? tiles.at(which, i, lane_) : number<T>(0);
-      q_.entry[i] = number<T>(i == lane_);
+      side_.entry[i] = number<T>(i == lane_);
       largest = larger(largest, magnitude(a_.entry[i]));
       zero += zero_or_nan(a_.entry[i]);
     }
@@ -62,9 +64,18 @@ class LaneQr {
     for (int i = 0; i < SIZE; ++i) a_.entry[i] = scale_by(a_.entry[i], scale);
   }
 
-  JAXQR_FN void factor(bool with_h, bool with_q) {
+  // Take other columns than those of the identity, to multiply Q^H by.
+  JAXQR_FN void take_side(const Tiles<T>& tiles, int which, int columns) {
+#pragma unroll
+    for (int i = 0; i < SIZE; ++i) {
+      const bool inside = i < m_ && lane_ < columns;
+      side_.entry[i] = inside ? tiles.at(which, i, lane_) : number<T>(0);
+    }
+  }
+
+  JAXQR_FN void factor(bool with_h, bool with_side) {
 #pragma unroll 1
-    for (int j = 0; j < k_; ++j) eliminate(j, with_h, with_q);
+    for (int j = 0; j < k_; ++j) eliminate(j, with_h, with_side);
   }
 
   JAXQR_FN void put_r(const Tiles<T>& tiles, int which) const {
@@ -97,7 +108,17 @@ class LaneQr {
 #pragma unroll
     for (int i = 0; i < SIZE; ++i) {
       const int row = row_of(i);
-      if (row < columns) tiles.at(which, lane_, row) = conjugate(q_.entry[i]);
+      if (row < columns) tiles.at(which, lane_, row) = conjugate(side_.entry[i]);
+    }
+  }
+
+  // Q^H times the columns that were taken.
+  JAXQR_FN void put_side(const Tiles<T>& tiles, int which, int columns) const {
+    if (lane_ >= columns) return;
+#pragma unroll
+    for (int i = 0; i < SIZE; ++i) {
+      const int row = row_of(i);
+      if (row < m_) tiles.at(which, row, lane_) = side_.entry[i];
     }
   }
 
@@ -113,7 +134,7 @@ class LaneQr {
   // The row of which an entry is when all is done.
   JAXQR_FN int row_of(int i) const { return (i + k_) & (SIZE - 1); }
 
-  JAXQR_FN void eliminate(int j, bool with_h, bool with_q) {
+  JAXQR_FN void eliminate(int j, bool with_h, bool with_side) {
     const int pivot = PIVOTED ? choose_pivot(j) : j;
     T v[SIZE];
     R below = 0;
@@ -133,7 +154,7 @@ class LaneQr {
     }
     a_.reflect(v, left ? conjugate(h.tau) : number<T>(0));
     if (chosen) a_.entry[SIZE - 1] = number<T>(h.beta), done_ = true;
-    if (with_q) q_.reflect(v, conjugate(h.tau));
+    if (with_side) side_.reflect(v, conjugate(h.tau));
     if (lane_ == j) tau_ = h.tau;
   }
 
@@ -166,22 +187,15 @@ class LaneQr {
   // The lane with the largest column of what is left, the first of them as the columns now stand.
   // That column takes the place j, and the one that was there its place.
   JAXQR_FN int choose_pivot(int j) {
-    ColumnSize<R> largest = ColumnSize<R>::none();
-    if (!done_ && lane_ < n_) largest = finite_ ? measure(j) : ColumnSize<R>::zero();
-    int packed = place_ * 32 + lane_;
-#pragma unroll
-    for (int mask = SIZE / 2; mask > 0; mask /= 2) {
-      const ColumnSize<R> other = largest.take_across(mask);
-      const int other_packed = take_across_warp(packed, mask);
-      if (other.exceeds(largest) || (!largest.exceeds(other) && other_packed < packed)) {
-        largest = other, packed = other_packed;
-      }
-    }
-    const int pivot = packed % 32;
+    ColumnSize<R> size = ColumnSize<R>::none();
+    const bool candidate = j < free_ ? place_ < free_ : place_ == j;
+    if (candidate && !done_ && lane_ < n_) size = finite_ ? measure(j) : ColumnSize<R>::zero();
+    int pivot = lane_, place = place_;
+    choose_largest<SIZE>(size, pivot, place);
     if (lane_ == pivot) {
       place_ = j;
     } else if (place_ == j) {
-      place_ = packed / 32;
+      place_ = place;
     }
     return pivot;
   }
@@ -213,8 +227,8 @@ class LaneQr {
   }
 
   const int lane_ = threadIdx.x % SIZE;
-  int m_, n_, k_;
-  LaneColumn<T, SIZE> a_, q_;
+  const int m_, n_, k_, free_;
+  LaneColumn<T, SIZE> a_, side_;
   T tau_ = number<T>(0);  // of the reflector with the lane's number
   int exponent_ = 0;      // of the power of two that the column was multiplied by
   int place_ = lane_;     // the column's
@@ -235,7 +249,7 @@ JAXQR_FN void lanes(const Arguments& arguments) {
   T* const memory = warp_memory<T>(arguments.sizes[3]);
   const auto data = [&](int slot) { return static_cast<T*>(arguments.data[slot]); };
 
-  LaneQr<T, SIZE, PIVOTED> qr(m, n);
+  LaneQr<T, SIZE, PIVOTED> qr(m, n, arguments.sizes[4]);
   const Tiles<T> a(memory, m, n, transposed);
   a.load(data(0) + first * m * n, count);
   __syncwarp();

@@ -30,10 +30,9 @@ void require(bool good, const std::string& message) {
 }
 
 int to_int(const char* name, int64_t value, int64_t least, int64_t most) {
-  require(value >= least && value <= most, std::string(name) + " must be from " +
-                                               std::to_string(least) + " to " +
-                                               std::to_string(most) + ", got " +
-                                               std::to_string(value));
+  require(value >= least && value <= most,
+          std::string(name) + " must be from " + std::to_string(least) + " to " +
+              std::to_string(most) + ", got " + std::to_string(value));
   return static_cast<int>(value);
 }
 
@@ -50,7 +49,8 @@ class Slots {
   Slots(const Attributes& attributes, const Buffer& first)
       : slots_(attributes.slots), first_(first) {
     const size_t rank = first.dimensions().size();
-    batch_dimensions_ = to_int("batch_dimensions", attributes.batch_dimensions, 0, static_cast<int64_t>(rank));
+    batch_dimensions_ =
+        to_int("batch_dimensions", attributes.batch_dimensions, 0, static_cast<int64_t>(rank));
     for (int i = 0; i < batch_dimensions_; ++i) batch_ *= first.dimensions()[i];
     to_int("the number of sizes", static_cast<int64_t>(attributes.sizes.size()), 0, kMaxSizes);
     constexpr int64_t kMost = std::numeric_limits<int>::max();
@@ -61,8 +61,8 @@ class Slots {
 
   // Put a buffer into the next of the slots that the attributes name.
   void add(const Buffer& buffer) {
-    require(count_ < slots_.size(), "fewer slots than operands and results: " +
-                                        std::to_string(slots_.size()));
+    require(count_ < slots_.size(),
+            "fewer slots than operands and results: " + std::to_string(slots_.size()));
     const int slot = to_int("a slot", slots_[count_++], 0, kMaxData - 1);
     require(!taken_[slot], "slot " + std::to_string(slot) + " is named twice");
     check(buffer);
@@ -72,9 +72,8 @@ class Slots {
   }
 
   void check_all_taken() const {
-    require(count_ == slots_.size(), "there are " + std::to_string(slots_.size()) +
-                                         " slots for " + std::to_string(count_) +
-                                         " operands and results");
+    require(count_ == slots_.size(), "there are " + std::to_string(slots_.size()) + " slots for " +
+                                         std::to_string(count_) + " operands and results");
   }
 
   int64_t batch() const { return batch_; }
@@ -106,8 +105,8 @@ class Slots {
         good = false;
     }
     require(good, "operands and results must have floating-point or int32 numbers and the " +
-                      std::to_string(batch_dimensions_) + " leading dimensions of " + describe(first_) +
-                      ", got " + describe(buffer));
+                      std::to_string(batch_dimensions_) + " leading dimensions of " +
+                      describe(first_) + ", got " + describe(buffer));
   }
 
   Integers slots_;
@@ -147,7 +146,8 @@ void launch_batch(Stream stream, const Attributes& attributes, const Slots& slot
 
 ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::RemainingRets results,
                           std::string_view kernel, int64_t threads, int64_t per_block,
-                          int64_t shared, int64_t batch_dimensions, Integers slots, Integers sizes) {
+                          int64_t shared, int64_t batch_dimensions, Integers slots,
+                          Integers sizes) {
   return catch_errors([&] {
     const Attributes attributes{kernel, threads, per_block, shared, batch_dimensions, slots, sizes};
     std::optional<Buffer> storage;
@@ -173,8 +173,8 @@ ffi::Error launch_without_stream(ffi::RemainingArgs operands, ffi::RemainingRets
                                  std::string_view kernel, int64_t threads, int64_t per_block,
                                  int64_t shared, int64_t batch_dimensions, Integers slots,
                                  Integers sizes) {
-  return launch_handler(nullptr, operands, results, kernel, threads, per_block, shared, batch_dimensions,
-                        slots, sizes);
+  return launch_handler(nullptr, operands, results, kernel, threads, per_block, shared,
+                        batch_dimensions, slots, sizes);
 }
 #define JAXQR_HANDLER launch_without_stream
 #define JAXQR_CONTEXT

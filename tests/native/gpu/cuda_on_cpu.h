@@ -2,9 +2,9 @@
 // emulate::launch runs one of them on the CPU, for tests.
 //
 // The threads of a block are fibers, which change over only where they must wait for each other. In
-// the two orders a kernel that lacks a barrier gives different results. Dynamic shared memory, which
-// kernels get from emulate::shared_memory(), begins as NaN in every block. Any number of threads may
-// launch at a time, each runs its own blocks one after another.
+// the two orders a kernel that lacks a barrier gives different results. Dynamic shared memory,
+// which kernels get from emulate::shared_memory(), begins as NaN in every block. Any number of
+// threads may launch at a time, each runs its own blocks one after another.
 #pragma once
 
 #include <math.h>
@@ -119,6 +119,7 @@ V shuffle(const char* operation, unsigned mask, V value, int lane, int width, co
           int line) {
   static_assert(std::is_arithmetic_v<V> && (sizeof(V) == 4 || sizeof(V) == 8),
                 "CUDA shuffles numbers of four and of eight bytes");
+  const Unseen unseen;
   Block& block = emulate::block();
   Thread& me = block.self();
   me.source = lane;
@@ -143,13 +144,16 @@ inline int segment(const char* operation, unsigned distance, int width, const ch
   return block().lane() & ~(width - 1);
 }
 
-// The lanes of the mask whose threads bring true.
-inline unsigned vote(const char* operation, unsigned mask, bool value, const char* file, int line) {
+// The lanes of the mask whose threads bring true. As a shuffle it orders no accesses to memory,
+// unless it is told to.
+inline unsigned vote(const char* operation, unsigned mask, bool value, const char* file, int line,
+                     bool orders = false) {
+  const Unseen unseen;
   Block& block = emulate::block();
   Thread& me = block.self();
   me.source = block.lane();
   me.vote = value;
-  block.exchange({operation, file, line, mask});
+  block.exchange({operation, file, line, mask, 0, 0, orders});
   return me.votes;
 }
 
@@ -159,10 +163,10 @@ inline unsigned vote(const char* operation, unsigned mask, bool value, const cha
 #define JAXQR_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(JAXQR_CALLER) {
-  emulate::block().synchronize({"__syncthreads", file, line});
+  emulate::block().synchronize({"__syncthreads", file, line, 0, 0, 0, true});
 }
 inline void __syncwarp(unsigned mask = emulate::kAllLanes, JAXQR_CALLER) {
-  emulate::vote("__syncwarp", mask, false, file, line);
+  emulate::vote("__syncwarp", mask, false, file, line, true);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, JAXQR_CALLER) {
   return emulate::vote("__ballot_sync", mask, predicate != 0, file, line);
@@ -199,7 +203,8 @@ template <class V>
 V __shfl_xor_sync(unsigned mask, V value, int bits, int width = emulate::kWarp, JAXQR_CALLER) {
   const char* name = "__shfl_xor_sync";
   const int first = emulate::segment(name, bits, width, file, line), own = emulate::block().lane();
-  const int lane = (own ^ bits) >= first + width ? own : own ^ bits;  // earlier segments may be read
+  const int lane =
+      (own ^ bits) >= first + width ? own : own ^ bits;  // earlier segments may be read
   return emulate::shuffle(name, mask, value, lane, width, file, line);
 }
 

@@ -2,8 +2,8 @@
 // from one to another.
 //
 // On x86-64 and aarch64 the switch saves the registers that a function must preserve and swaps the
-// stack pointers, a few nanoseconds; elsewhere it is swapcontext, which also makes system calls. The
-// address and the thread sanitizer are told of every switch. To the thread sanitizer fibers are
+// stack pointers, a few nanoseconds; elsewhere it is swapcontext, which also makes system calls.
+// The address and the thread sanitizer are told of every switch. To the thread sanitizer fibers are
 // threads, and a switch from one to another synchronizes nothing.
 #pragma once
 
@@ -166,7 +166,8 @@ class Fiber {
     __sanitizer_start_switch_fiber(last ? nullptr : &fake_stack_, other.stack_, other.bytes_);
 #endif
 #ifdef __SANITIZE_THREAD__
-    __tsan_switch_to_fiber(other.tsan_, guard_ && other.guard_ ? __tsan_switch_to_fiber_no_sync : 0);
+    __tsan_switch_to_fiber(other.tsan_,
+                           guard_ && other.guard_ ? __tsan_switch_to_fiber_no_sync : 0);
 #endif
     other.from_ = this;
 #ifdef JAXQR_UCONTEXT

@@ -5,7 +5,7 @@ from the wheel ``nvidia-cuda-nvrtc-cu12``, or that of a toolkit, or a toolkit's 
 driver can load depends on the version of the PTX, which is that of the compiler: 12.2 writes 8.2,
 which drivers load from 535 on.
 
-As a script: ``python native/gpu/nvrtc.py SOURCE INCLUDE [NAME=VALUE ...]`` writes the PTX to the
+As a script: ``python native/nvrtc.py SOURCE INCLUDE [NAME=VALUE ...]`` writes the PTX to the
 standard output. Before 12.3 NVRTC compiles one program at a time in a process, however many threads
 ask for one: whoever has many to compile starts this script many times.
 """

@@ -1,0 +1,36 @@
+"""CUDA's routines: matrices of some size by panels, the others by cuSOLVER.
+
+A panel is one kernel and the rest products of matrices, so a batch takes no more launches than one
+matrix, which cuSOLVER's routines call by themselves for each.
+"""
+
+from jax import Array
+
+from jaxqr._lowering import cuda, portable
+from jaxqr._lowering.by_columns import WIDTH
+from jaxqr._lowering.compact_wy import form_reflectors_in_blocks
+from jaxqr._lowering.lapack import CUSOLVER
+
+
+class Blocked:
+    """The two routines that are made of panels."""
+
+    name = CUSOLVER.name
+
+    def geqrf(self, a: Array) -> list[Array]:
+        """Factor a matrix; give (h, tau)."""
+        *_, m, n = a.shape
+        return portable.geqrf(a) if _is_served(m, min(m, n), a) else CUSOLVER.geqrf(a)
+
+    def orgqr(self, h: Array, tau: Array) -> list[Array]:
+        """Form the leading columns of Q."""
+        if _is_served(h.shape[-2], tau.shape[-1], h):
+            return [form_reflectors_in_blocks(h, tau, WIDTH)]
+        return CUSOLVER.orgqr(h, tau)
+
+
+def _is_served(m: int, k: int, a: Array) -> bool:
+    return k > WIDTH and cuda.serves_panel(m, a.dtype)
+
+
+BLOCKED = Blocked()

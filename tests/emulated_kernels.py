@@ -1,0 +1,211 @@
+"""CUDA kernels built for this CPU, and called on NumPy's arrays. JAX is not imported.
+
+`build` makes two libraries: the kernels behind a stand-in for NVIDIA's driver, and the package's
+launcher, for XLA's CPU. What was built before from the same files is taken from `CACHE`.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+NATIVE = ROOT / "native"
+EMULATION = ROOT / "tests" / "native" / "gpu"
+KERNELS = NATIVE / "gpu" / "kernels.cu"
+EXAMPLES = EMULATION / "examples.cu"
+CACHE = ROOT / "build" / "emulated"
+
+FLAGS = ("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+# Those of a device contract as well; unknown pragmas are for its compiler.
+KERNEL_FLAGS = ("-fno-math-errno", "-ffp-contract=fast", "-Wno-unknown-pragmas")
+MOST_BLOCKS = 50  # of one launch, so that batches of tests need several
+TOGETHER = 4  # instances in a file
+
+
+class Built(NamedTuple):
+    """Where the libraries are, and a file for every kernel, in the place of its PTX."""
+
+    driver: Path
+    launcher: Path
+    ptx: Path
+
+
+def build(
+    instances: Sequence[tuple[str, int, str]],
+    kernels: Path = KERNELS,
+    flags: Sequence[str] = (),
+    folder: Path = CACHE,
+) -> Built:
+    """Build kernels for this CPU.
+
+    Args:
+        instances: name, largest block and template of each, as a device's compiler gets them.
+        kernels: the file with the kernels.
+        flags: more flags, as of sanitizers.
+        folder: where a folder for this build is made, or found.
+    """
+    instances = [tuple(instance) for instance in instances]
+    target = folder / _fingerprint([*instances, kernels, *flags])
+    target.mkdir(parents=True, exist_ok=True)
+    built = Built(target / "libdriver.so", target / "libjaxqr-cuda.so", target / "ptx")
+    with _alone_in(target):
+        if not (target / "done").exists():
+            _compile(built, instances, kernels, flags)
+            (target / "done").touch()
+    return built
+
+
+def _compile(
+    built: Built, instances: Sequence[tuple[str, int, str]], kernels: Path, flags: Sequence[str]
+) -> None:
+    tools, folder = _toolchain(), built.driver.parent
+    common = [*tools.find_compiler(), *FLAGS, *flags, f"-I{NATIVE}", f"-I{EMULATION}"]
+
+    def compile_some(first: int) -> str:
+        """Compile some of the kernels, and give the object's path."""
+        header, made = folder / f"instances{first}.h", folder / f"kernels{first}.o"
+        lines = (f"JAXQR_INSTANCE({', '.join(map(str, i))})" for i in instances[first:][:TOGETHER])
+        header.write_text(f"#define JAXQR_INSTANCES {' '.join(lines)}\n")
+        macros = [f'-DJAXQR_KERNELS="{kernels}"', "-include", str(header)]
+        source = str(EMULATION / "kernels_on_cpu.cc")
+        tools.run([*common, *macros, *KERNEL_FLAGS, "-c", source, "-o", str(made)])
+        return str(made)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_some, range(0, len(instances), TOGETHER)))
+    driver = [str(EMULATION / "stand_in_driver.cc"), *objects]
+    tools.link([*common, "-pthread"], driver, built.driver)
+    launcher = [*common, "-DJAXQR_EMULATED", f"-DJAXQR_MOST_BLOCKS={MOST_BLOCKS}"]
+    sources = map(str, sorted((NATIVE / "gpu").glob("*.cc")))
+    tools.link(launcher, ["-isystem", tools.find_headers(), *sources, "-ldl"], built.launcher)
+    built.ptx.mkdir(exist_ok=True)
+    for name, *_ in instances:
+        (built.ptx / f"{name}.ptx").write_text(f".visible .entry {name}()\n")
+    for path in objects:
+        os.unlink(path)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let other processes that build the same wait."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _fingerprint(options: Sequence[object]) -> str:
+    """A hash of all that decides what is built."""
+    found = hashlib.sha256(repr(options).encode())
+    files = [p for p in [*(NATIVE / "gpu").iterdir(), *EMULATION.iterdir()] if p.is_file()]
+    headers = [NATIVE / "common" / "floating_point_mode.h", NATIVE / "ffi" / "buffers.h"]
+    for path in [Path(__file__), *headers, *sorted(files)]:
+        found.update(path.name.encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+@functools.cache
+def _toolchain() -> ModuleType:
+    sys.path.insert(0, str(NATIVE))
+    try:
+        import toolchain
+    finally:
+        sys.path.remove(str(NATIVE))
+    return toolchain
+
+
+# --------------------------------------------------------------------------------- kernels
+
+
+class Arguments(ctypes.Structure):
+    """What a kernel is given (``native/gpu/arguments.h``)."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p * 12),
+        ("batch", ctypes.c_longlong),
+        ("sizes", ctypes.c_int * 8),
+    )
+
+
+class Misuse(Exception):
+    """A kernel did what is undefined on a device, or would not end there."""
+
+
+class Kernels:
+    """The kernels of a build, on NumPy's arrays, and the driver's stand-in."""
+
+    def __init__(self, built: Built):
+        self.built = built
+        self.library = ctypes.CDLL(str(built.driver))
+        self.library.stand_in_run.restype = ctypes.c_char_p
+        self.library.stand_in_calls.restype = ctypes.c_long
+
+    def run(
+        self,
+        kernel: str,
+        arrays: dict[int, np.ndarray],
+        sizes: Sequence[int],
+        *,
+        batch: int,
+        threads: int,
+        per_block: int = 1,
+        shared: int = 0,
+        backwards: bool = False,
+    ) -> None:
+        """Run a kernel: operands and results lie in `arrays` by their slots.
+
+        Raises:
+            Misuse: where the kernel or the launch is wrong.
+        """
+        arguments = Arguments(batch=batch)
+        for slot, array in arrays.items():
+            assert array.flags.c_contiguous
+            arguments.data[slot] = array.ctypes.data
+        arguments.sizes[: len(sizes)] = sizes
+        blocks = -(-batch // per_block)
+        wrong = self.library.stand_in_run(
+            kernel.encode(), blocks, threads, shared, ctypes.byref(arguments), int(backwards)
+        )
+        if wrong:
+            raise Misuse(wrong.decode())
+
+    def calls(self, function: str) -> int:
+        """How often a function of the driver was called."""
+        return self.library.stand_in_calls(function.encode())
+
+    @contextlib.contextmanager
+    def failing(self, function: str, status: int) -> Iterator[None]:
+        """Let a function of the driver fail."""
+        self.library.stand_in_fail(function.encode(), status)
+        try:
+            yield
+        finally:
+            self.library.stand_in_fail(function.encode(), 0)
+
+    @contextlib.contextmanager
+    def backwards(self) -> Iterator[None]:
+        """Let the threads of a block take turns backwards."""
+        self.library.stand_in_set_order(1)
+        try:
+            yield
+        finally:
+            self.library.stand_in_set_order(0)
+
+    @contextlib.contextmanager
+    def context(self, number: int) -> Iterator[None]:
+        """Let the stream be of another context than that of number 1."""
+        self.library.stand_in_set_context(ctypes.c_long(number))
+        try:
+            yield
+        finally:
+            self.library.stand_in_set_context(ctypes.c_long(1))
