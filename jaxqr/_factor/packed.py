@@ -23,7 +23,7 @@ from jaxqr._lowering.xla_qr import XLA
 # What computes each routine on a platform. Where a platform is not named, `portable` does.
 PROVIDERS: dict[str, dict[str, Any]] = {
     "geqrf": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
-    "geqp3": {"cpu": LAPACK},
+    "geqp3": {"cpu": LAPACK, "cuda": BLOCKED},
     "orgqr": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
     "ormqr": {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER},
 }
@@ -92,7 +92,7 @@ geqp3_p = make_primitive(
     body=portable.geqp3,
     platforms=_platforms("geqp3"),
     # Whoever exports a program must name its calls, so this is one call of the matrix's dtype.
-    exported={"cpu": LAPACK.geqp3_of_even_columns},
+    exported={"cpu": LAPACK.geqp3_of_even_columns, "cuda": portable.geqp3},
 )
 # It is linear in no operand, so its whole derivative is that of the body.
 orgqr_p = make_primitive(

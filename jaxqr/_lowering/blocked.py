@@ -6,14 +6,14 @@ matrix, which cuSOLVER's routines call by themselves for each.
 
 from jax import Array
 
-from jaxqr._lowering import cuda, portable
+from jaxqr._lowering import cuda, cuda_pivoted, portable
 from jaxqr._lowering.by_columns import WIDTH
 from jaxqr._lowering.compact_wy import form_reflectors_in_blocks
 from jaxqr._lowering.lapack import CUSOLVER
 
 
 class Blocked:
-    """The two routines that are made of panels."""
+    """The routines that are made of panels, and the pivoted one."""
 
     name = CUSOLVER.name
 
@@ -21,6 +21,10 @@ class Blocked:
         """Factor a matrix; give (h, tau)."""
         *_, m, n = a.shape
         return portable.geqrf(a) if _is_served(m, min(m, n), a) else CUSOLVER.geqrf(a)
+
+    def geqp3(self, a: Array) -> list[Array]:
+        """Factor with column pivoting; give (h, tau, p), p counted from 0."""
+        return cuda_pivoted.geqp3(a) if cuda.available() else portable.geqp3(a)
 
     def orgqr(self, h: Array, tau: Array) -> list[Array]:
         """Form the leading columns of Q."""

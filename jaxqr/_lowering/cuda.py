@@ -72,13 +72,15 @@ def launch(
     results: Sequence[tuple[tuple[int, ...], np.dtype]],
     *,
     batch_ndim: int,
+    aliases: dict[int, int] | None = None,
 ) -> list[Array]:
-    """Launch a kernel."""
+    """Launch a kernel; results may overwrite operands, as {operand: result}."""
     return call_target(
         TARGET,
         operands,
         [Result(*result) for result in results],
         batch_ndim=batch_ndim,
+        aliases=aliases,
         row_major=True,
         attributes={**plan._asdict(), "batch_dimensions": batch_ndim},
     )

@@ -38,8 +38,11 @@ class Launch(NamedTuple):
     threads: int  # of a block
     per_block: int  # matrices
     shared: int  # bytes of dynamic shared memory of a block
-    slots: tuple[int, ...]  # where the kernel expects each operand, then each result
+    # where the kernel expects each operand, then each result; -1 for an operand that a result
+    # overwrites
+    slots: tuple[int, ...]
     sizes: tuple[int, ...]  # of a matrix, and flags: the kernel's own
+    blocks: int = 1  # for those matrices
 
 
 def list_instances() -> list[Instance]:
@@ -183,7 +186,57 @@ def plan_signs(n: int, dtype: str) -> Launch | None:
     return Launch(f"signs_{DTYPES[dtype][0]}", WARP, 1, shared, (0, 1, 2), (n, shared))
 
 
-_INSTANCES = (_lane_instances, _least_squares_instances, _signs_instances)
+# ---------------------------------------------------- steps of pivoting a large matrix
+
+_COLUMN_THREADS, _ROW_THREADS = 512, 256
+
+
+def _pivot_instances() -> list[Instance]:
+    return [
+        instance
+        for letters, scalar in DTYPES.values()
+        for instance in (
+            Instance(f"pivot_column_{letters}", _COLUMN_THREADS, f"pivot_column<{scalar}>"),
+            Instance(f"pivot_row_{letters}", _ROW_THREADS, f"pivot_row<{scalar}>"),
+        )
+    ]
+
+
+# What the two kernels of a step are given, by slots; those that each of them overwrites.
+PIVOT_STATE = (
+    *("at", "v", "f", "r", "norm", "exact", "place", "tau", "counter", "pivot", "products"),
+)
+COLUMN_WRITES = ("v", "r", "place", "tau", "counter", "pivot", "products")
+ROW_WRITES = ("f", "r", "norm", "exact")
+
+
+def plan_pivot_column(m: int, n: int, width: int, dtype: str) -> Launch:
+    """Plan the choice of a pivot among n columns, and its reflector."""
+    return Launch(
+        f"pivot_column_{DTYPES[dtype][0]}",
+        min(_COLUMN_THREADS, WARP * -(-max(m, n) // WARP)),
+        1,
+        WARP * 16,
+        _name_slots(COLUMN_WRITES),
+        (m, n, width, 1),
+    )
+
+
+def plan_pivot_row(m: int, n: int, width: int, dtype: str) -> Launch:
+    """Plan the row of R that follows, and the columns' norms."""
+    chunks = -(-n // (_ROW_THREADS // WARP))
+    name = f"pivot_row_{DTYPES[dtype][0]}"
+    sizes = (m, n, width, chunks)
+    return Launch(name, _ROW_THREADS, 1, 0, _name_slots(ROW_WRITES), sizes, chunks)
+
+
+def _name_slots(writes: Sequence[str]) -> tuple[int, ...]:
+    """Name the slots of the whole state, and of what is overwritten."""
+    operands = (-1 if name in writes else slot for slot, name in enumerate(PIVOT_STATE))
+    return (*operands, *map(PIVOT_STATE.index, writes))
+
+
+_INSTANCES = (_lane_instances, _least_squares_instances, _signs_instances, _pivot_instances)
 
 
 def _round_up(count: int) -> int:

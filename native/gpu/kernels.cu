@@ -8,6 +8,7 @@
 #include "gpu/derivatives.cuh"
 #include "gpu/lanes.cuh"
 #include "gpu/least_squares.cuh"
+#include "gpu/pivot_steps.cuh"
 #include "gpu/signs.cuh"
 
 #define JAXQR_INSTANCE(NAME, THREADS, ...)                    \

@@ -39,7 +39,7 @@ int to_int(const char* name, int64_t value, int64_t least, int64_t most) {
 // The attributes of a call.
 struct Attributes {
   std::string_view kernel;
-  int64_t threads, per_block, shared, batch_dimensions;
+  int64_t threads, per_block, blocks, shared, batch_dimensions;
   Integers slots, sizes;
 };
 
@@ -63,7 +63,8 @@ class Slots {
   void add(const Buffer& buffer) {
     require(count_ < slots_.size(),
             "fewer slots than operands and results: " + std::to_string(slots_.size()));
-    const int slot = to_int("a slot", slots_[count_++], 0, kMaxData - 1);
+    const int slot = to_int("a slot", slots_[count_++], -1, kMaxData - 1);
+    if (slot < 0) return check(buffer);  // an operand that a result overwrites
     require(!taken_[slot], "slot " + std::to_string(slot) + " is named twice");
     check(buffer);
     taken_[slot] = true;
@@ -136,20 +137,21 @@ void launch_batch(Stream stream, const Attributes& attributes, const Slots& slot
   grid.threads = to_int("threads", attributes.threads, 1, kMostThreads);
   grid.shared_bytes = to_int("shared", attributes.shared, 0, kMost);
   const int64_t per_block = to_int("per_block", attributes.per_block, 1, kMost);
-  const int64_t most = kMostBlocks * per_block;
+  const int64_t blocks = to_int("blocks", attributes.blocks, 1, kMostBlocks);
+  const int64_t most = kMostBlocks / blocks * per_block;
   for (int64_t begin = 0; begin < slots.batch(); begin += most) {
     const int64_t count = std::min(most, slots.batch() - begin);
-    grid.blocks = static_cast<unsigned>((count + per_block - 1) / per_block);
+    grid.blocks = static_cast<unsigned>((count + per_block - 1) / per_block * blocks);
     launch(kernel, grid, slots.part(begin, count), stream);
   }
 }
 
 ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::RemainingRets results,
                           std::string_view kernel, int64_t threads, int64_t per_block,
-                          int64_t shared, int64_t batch_dimensions, Integers slots,
+                          int64_t blocks, int64_t shared, int64_t batch_dimensions, Integers slots,
                           Integers sizes) {
   return catch_errors([&] {
-    const Attributes attributes{kernel, threads, per_block, shared, batch_dimensions, slots, sizes};
+    const Attributes attributes{kernel, threads, per_block, blocks, shared, batch_dimensions, slots, sizes};
     std::optional<Buffer> storage;
     const Buffer* first = find_buffer(operands, 0, storage);
     require(first, "a kernel needs an operand");
@@ -171,9 +173,9 @@ ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::Remai
 #ifdef JAXQR_EMULATED  // registered for XLA's CPU, which has no streams
 ffi::Error launch_without_stream(ffi::RemainingArgs operands, ffi::RemainingRets results,
                                  std::string_view kernel, int64_t threads, int64_t per_block,
-                                 int64_t shared, int64_t batch_dimensions, Integers slots,
+                                 int64_t blocks, int64_t shared, int64_t batch_dimensions, Integers slots,
                                  Integers sizes) {
-  return launch_handler(nullptr, operands, results, kernel, threads, per_block, shared,
+  return launch_handler(nullptr, operands, results, kernel, threads, per_block, blocks, shared,
                         batch_dimensions, slots, sizes);
 }
 #define JAXQR_HANDLER launch_without_stream
@@ -199,6 +201,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_launch, jaxqr::gpu::JAXQR_HANDLER,
                                   .Attr<std::string_view>("kernel")
                                   .Attr<int64_t>("threads")
                                   .Attr<int64_t>("per_block")
+                                  .Attr<int64_t>("blocks")
                                   .Attr<int64_t>("shared")
                                   .Attr<int64_t>("batch_dimensions")
                                   .Attr<Integers>("slots")

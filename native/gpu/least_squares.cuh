@@ -35,15 +35,6 @@ JAXQR_FN T scale_by_power(T x, int exponent) {
   return scale_by(x, power_of_two<Real<T>>(exponent));
 }
 
-template <class T>
-JAXQR_FN T divide_by_real(T x, Real<T> by) {
-  if constexpr (kIsComplex<T>) {
-    return {x.re / by, x.im / by};
-  } else {
-    return x / by;
-  }
-}
-
 template <class T, int SIZE>
 class LaneLeastSquares {
  public:
