@@ -5,6 +5,7 @@
 #include "cuda_on_cpu.h"
 #endif
 
+#include "gpu/derivatives.cuh"
 #include "gpu/lanes.cuh"
 #include "gpu/least_squares.cuh"
 #include "gpu/pivot_steps.cuh"

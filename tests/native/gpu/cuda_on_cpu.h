@@ -209,3 +209,4 @@ V __shfl_xor_sync(unsigned mask, V value, int bits, int width = emulate::kWarp, 
 }
 
 inline unsigned __umulhi(unsigned x, unsigned y) { return uint64_t{x} * y >> 32; }
+inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }

@@ -1,0 +1,413 @@
+// The tangent and the cotangent map of QR, of matrices of at most 32 columns: (8.5) to (8.8) of
+// notebooks/derivations.md. A matrix on a team of threads, in shared memory; of a deep one with many
+// rows a range of them at a time.
+//
+// qr_jvp, data: 0 q (m, k), 1 r (k, n), 2 da (m, n), 3 dq (m, k), 4 dr (k, n).
+// qr_vjp, data: 0 q (m, k), 1 r (k, n), 2 qbar (m, k), 3 rbar (k, n), 4 abar (m, n).
+// sizes: 0 m, 1 n, 2 transposed, 3 pivoted, 4 threads of a team, 5 rows in shared memory at a time,
+// 6 bytes of shared memory for a team.
+#pragma once
+
+#include "gpu/arguments.h"
+#include "gpu/triangles.cuh"
+
+namespace jaxqr {
+
+// What both maps have of a matrix. In shared memory are, one behind the other,
+//   q     rows of Q,
+//   x     rows of a matrix like A, or in `square` of one like Q,
+//   e     a matrix like R,
+//   r     R,
+//   w     a k x k matrix,
+// and the point with the reciprocals. Rows of the last three come in fours.
+template <class T, int MOST>
+class Derivative {
+ public:
+  using Matrix = Tile<T, MOST>;
+  using R = Real<T>;
+
+  JAXQR_FN explicit Derivative(const Arguments& arguments)
+      : m(arguments.sizes[0]), n(arguments.sizes[1]), k(m < n ? m : n),
+        pivoted(arguments.sizes[3]), rows(arguments.sizes[5]), team(arguments.sizes[4]),
+        crew(team, arguments.batch, arguments.sizes[2], arguments.sizes[6]),
+        q(reinterpret_cast<T*>(crew.memory()), k), x(q.data() + rows * Matrix::lead(k), n),
+        square(x.data(), k), e(x.data() + rows * Matrix::lead(n), n),
+        r(e.data() + padded(k) * Matrix::lead(n), n), w(r.data() + padded(k) * Matrix::lead(n), k),
+        triangle(team, r, k, w.data() + padded(k) * Matrix::lead(k)) {}
+
+  JAXQR_FN bool deep() const { return m >= n; }
+  JAXQR_FN int ranges() const { return (m + rows - 1) / rows; }
+  JAXQR_FN RowRange range(int number) const {
+    const int first = number * rows;
+    return {first, m - first < rows ? m - first : rows, m};
+  }
+  JAXQR_FN RowRange all_of_r() const { return {0, k, k}; }
+
+  // Load R and the first rows of Q, and find the point.
+  JAXQR_FN void begin(const Arguments& arguments) {
+    clear();
+    team.synchronize();
+    crew.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r);
+    crew.load(static_cast<const T*>(arguments.data[0]), range(0), q);
+    team.synchronize();
+    triangle.find_point(pivoted);
+    point = *triangle.point();
+  }
+
+  // Load rows of a matrix that the scale multiplies.
+  JAXQR_FN void load_scaled(const void* from, RowRange those, const Matrix& to) const {
+    crew.load(static_cast<const T*>(from), those, to, [&](T entry, int, int, int which) {
+      return scale_by(entry, crew.of_team(triangle.point(), which)->scale);
+    });
+  }
+
+  // R_b of (8.6) in e: what of a cotangent pairs with a triangle with a real diagonal.
+  JAXQR_FN void load_rbar(const void* from) const {
+    const auto prepare = [&](T entry, int i, int j, int which) {
+      const bool kept = i <= j && !(pivoted && !crew.of_team(triangle.point(), which)->has(i));
+      return !kept ? number<T>(0) : i == j ? number<T>(real_part(entry)) : entry;
+    };
+    crew.load(static_cast<const T*>(from), all_of_r(), e, prepare);
+  }
+
+  // Turn an entry of the tangent of the scaled R into that of R.
+  JAXQR_FN T finish_tangent(T entry, int i, int j) const {
+    if (i > j || (pivoted && !point.has(i))) return number<T>(0);
+    return scale_by(i == j ? number<T>(real_part(entry)) : entry, point.inverse);
+  }
+
+  // The columns of group g that count.
+  JAXQR_FN Four<T> keep_counted(Four<T> entries, int g) const {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      if (!point.has(4 * g + c)) entries[c] = number<T>(0);
+    }
+    return entries;
+  }
+
+  const int m, n, k;
+  const bool pivoted;
+  const int rows;
+  const Team<MOST> team;
+  const Crew<T, MOST> crew;
+  const Matrix q, x, square, e, r, w;
+  const Triangle<T, MOST> triangle;
+  Point<R> point;
+
+ private:
+  static JAXQR_FN int padded(int rows) { return MOST == 4 ? 4 : (rows + 3) / 4 * 4; }
+
+  // Zeros stay where there are no entries. Those of teams without a matrix are computed with, too.
+  JAXQR_FN void clear() const {
+    struct alignas(16) Unit {
+      T entry[16 / sizeof(T)];
+    };
+    Unit zeros;
+#pragma unroll
+    for (int c = 0; c < int(16 / sizeof(T)); ++c) zeros.entry[c] = number<T>(0);
+    const int units = (reinterpret_cast<const unsigned char*>(triangle.point()) - crew.memory()) / 16;
+    for (int u = team.rank(); u < units; u += team.size()) {
+      reinterpret_cast<Unit*>(q.data())[u] = zeros;
+    }
+  }
+};
+
+// ------------------------------------------------------------------------------------- tangents
+
+// Psi = E_c - skw(E_c) of (8.5), upper triangular, in w, of E in e.
+template <class T, int MOST>
+JAXQR_FN void form_psi(const Derivative<T, MOST>& d) {
+  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+    const Four<T> e = d.keep_counted(d.e.get(i, g), g);
+    Four<T> psi;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      psi[c] = number<T>(i == j ? real_part(e[c]) : Real<T>(0));
+      if (i < j) psi[c] = d.point.has(i) ? e[c] + conjugate(d.e.at(j, i)) : e[c];
+    }
+    d.w.put(i, g, psi);
+  });
+}
+
+// dR = Psi R + E_{1-c} of (8.5) in e, of E there and Psi in w.
+template <class T, int MOST>
+JAXQR_FN void form_deep_dr(const Derivative<T, MOST>& d) {
+  d.team.for_groups(d.k, d.e.groups(), [&](int i, int g) {
+    const Four<T> e = d.e.get(i, g);
+    Four<T> dr = multiply_row(d.w, i, d.r, g, g + 1);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      dr[c] = d.finish_tangent(d.point.has(j) ? dr[c] : dr[c] + e[c], i, j);
+    }
+    d.e.put(i, g, dr);
+  });
+}
+
+// dQ = B_c - Q Psi. The last rows are there.
+template <class T, int MOST>
+JAXQR_FN void finish_deep_dq(const Derivative<T, MOST>& d, const T* q, T* dq) {
+  for (int number = d.ranges() - 1; number >= 0; --number) {
+    const RowRange range = d.range(number);
+    if (number < d.ranges() - 1) {
+      d.crew.load(q, range, d.q);
+      d.crew.load(dq, range, d.x);
+      d.team.synchronize();
+    }
+    d.team.for_groups(range.count, d.x.groups(), [&](int i, int g) {
+      const Four<T> product = multiply_row(d.q, i, d.w, g, g + 1);
+      Four<T> x = d.keep_counted(d.x.get(i, g), g);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) x[c] = x[c] - product[c];
+      d.x.put(i, g, x);
+    });
+    d.team.synchronize();
+    d.crew.store(d.x, range, dq);
+    d.team.synchronize();
+  }
+}
+
+// (8.5). If there is more than one range of rows, B = dA R_m^-1 waits in the place of dQ. If dQ is
+// not wanted, the solve is that of Q^H dA, which has less rows.
+template <class T, int MOST>
+JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& arguments) {
+  const T* const q = static_cast<const T*>(arguments.data[0]);
+  T *const dq = static_cast<T*>(arguments.data[3]), *const dr = static_cast<T*>(arguments.data[4]);
+  const int last = d.ranges() - 1;
+  for (int number = 0; number <= last; ++number) {
+    const RowRange range = d.range(number);
+    if (number > 0) d.crew.load(q, range, d.q);
+    d.load_scaled(arguments.data[2], range, d.x);
+    d.team.synchronize();
+    if (dq) {
+      d.triangle.solve_right(d.x, d.x, range.count);
+      d.team.synchronize();
+    }
+    InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, range.count);
+    if (dq && number < last) {
+      d.crew.store(d.x, range, dq);
+      d.team.synchronize();
+    }
+  }
+  if (!dq) {
+    d.triangle.solve_right(d.e, d.e, d.k);
+    d.team.synchronize();
+  }
+  form_psi(d);
+  d.team.synchronize();
+  if (dr) {
+    form_deep_dr(d);
+    d.team.synchronize();
+    d.crew.store(d.e, d.all_of_r(), dr);
+  }
+  if (dq) finish_deep_dq(d, q, dq);
+}
+
+// Omega = skw(E_c) of (8.7) in `square`, of E in w.
+template <class T, int MOST>
+JAXQR_FN void form_omega(const Derivative<T, MOST>& d) {
+  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+    const bool counted = d.point.has(i);
+    Four<T> omega = d.keep_counted(d.w.get(i, g), g);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (i == j) omega[c] = omega[c] - number<T>(real_part(omega[c]));
+      if (i < j) omega[c] = counted ? -conjugate(d.w.at(j, i)) : number<T>(0);
+    }
+    d.square.put(i, g, omega);
+  });
+}
+
+// (8.7)
+template <class T, int MOST>
+JAXQR_FN void compute_wide_tangent(const Derivative<T, MOST>& d, const Arguments& arguments) {
+  T *const dq = static_cast<T*>(arguments.data[3]), *const dr = static_cast<T*>(arguments.data[4]);
+  d.load_scaled(arguments.data[2], d.range(0), d.x);
+  d.team.synchronize();
+  InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, d.m);
+  d.triangle.solve_right(d.e, d.w, d.k);
+  d.team.synchronize();
+  form_omega(d);
+  d.team.synchronize();
+  if (dr) {
+    d.team.for_groups(d.k, d.e.groups(), [&](int i, int g) {
+      const Four<T> product = multiply_row(d.square, i, d.r, g, d.square.groups());
+      Four<T> c = d.e.get(i, g);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) c[j] = d.finish_tangent(c[j] - product[j], i, 4 * g + j);
+      d.e.put(i, g, c);
+    });
+  }
+  if (dq) {
+    d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+      d.w.put(i, g, multiply_row(d.q, i, d.square, g, d.square.groups()));
+    });
+  }
+  d.team.synchronize();
+  if (dr) d.crew.store(d.e, d.all_of_r(), dr);
+  if (dq) d.crew.store(d.w, d.range(0), dq);
+}
+
+template <class T, int MOST>
+JAXQR_FN void qr_jvp(const Arguments& arguments) {
+  Derivative<T, MOST> d(arguments);
+  if (d.crew.count() == 0) return;
+  d.begin(arguments);
+  d.deep() ? compute_deep_tangent(d, arguments) : compute_wide_tangent(d, arguments);
+}
+
+// ----------------------------------------------------------------------------------- cotangents
+//
+// JAX pairs cotangents without conjugation: Qbar and Rbar come conjugated, and the conjugate of
+// Abar is wanted. That is the rules with conj(Q) and conj(R) for Q and R. Here are conjugated what
+// the names say, but for M.
+
+// Ebar of (8.6) in e, of R_b there and Qbar^H Q in w.
+template <class T, int MOST>
+JAXQR_FN void form_ebar(const Derivative<T, MOST>& d, bool with_rbar) {
+  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+    Four<T> m = d.w.get(i, g);
+    const Four<T> product =
+        with_rbar ? multiply_row_transposed(d.r, i, d.e, g, g) : four_zeros<T>();
+#pragma unroll
+    for (int c = 0; c < 4; ++c) m[c] = product[c] - m[c];
+    d.w.put(i, g, m);
+  });
+  d.team.synchronize();
+  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+    const Four<T> m = d.w.get(i, g);
+    Four<T> e = d.e.get(i, g);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (!d.point.has(j)) continue;
+      e[c] = i > j ? conjugate(m[c]) : i < j ? d.w.at(j, i) : number<T>(real_part(m[c]));
+    }
+    d.e.put(i, g, e);
+  });
+}
+
+// Abar = (Qbar_c + Q Ebar) R_m^-H
+template <class T, int MOST>
+JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& arguments,
+                               int there) {
+  const void* const qbar = arguments.data[2];
+  for (int number = d.ranges() - 1; number >= 0; --number) {
+    const RowRange range = d.range(number);
+    if (number != there) {
+      d.crew.load(static_cast<const T*>(arguments.data[0]), range, d.q);
+      if (qbar) d.load_scaled(qbar, range, d.x);
+      d.team.synchronize();
+    }
+    d.team.for_groups(range.count, d.x.groups(), [&](int i, int g) {
+      Four<T> x = multiply_row<true>(d.q, i, d.e, g, d.q.groups());
+      if (qbar) {
+        const Four<T> kept = d.keep_counted(d.x.get(i, g), g);
+#pragma unroll
+        for (int c = 0; c < 4; ++c) x[c] = x[c] + kept[c];
+      }
+      d.x.put(i, g, x);
+    });
+    d.team.synchronize();
+    if (qbar) {
+      d.triangle.solve_right_transposed(d.x, range.count);
+      d.team.synchronize();
+    }
+    d.crew.store(d.x, range, static_cast<T*>(arguments.data[4]));
+    d.team.synchronize();
+  }
+}
+
+// (8.6). Where there is no Qbar, Ebar R_m^-H takes the place of Ebar: a solve with less rows.
+template <class T, int MOST>
+JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& arguments) {
+  const T* const q = static_cast<const T*>(arguments.data[0]);
+  const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
+  int there = 0;  // the range of rows in shared memory
+  if (rbar) d.load_rbar(rbar);
+  if (qbar) {
+    for (; there < d.ranges(); ++there) {
+      const RowRange range = d.range(there);
+      if (there > 0) d.crew.load(q, range, d.q);
+      d.load_scaled(qbar, range, d.x);
+      d.team.synchronize();
+      InnerProducts<false, T, MOST>(d.team, d.x, d.q).add_to(d.w, range.count);
+    }
+    --there;
+  } else {
+    d.team.synchronize();
+  }
+  form_ebar(d, rbar);
+  d.team.synchronize();
+  if (!qbar) {
+    d.triangle.solve_right_transposed(d.e, d.k);
+    d.team.synchronize();
+  }
+  finish_deep_abar(d, arguments, there);
+}
+
+// skw*(X)_c of (8.7), lower triangular, in `square`, of X = Q^H Qbar - R_b R^H, whose first term is
+// in w.
+template <class T, int MOST>
+JAXQR_FN void form_skw_adjoint(const Derivative<T, MOST>& d, bool with_rbar) {
+  if (with_rbar) {
+    d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+      const Four<T> product = multiply_row_transposed(d.e, i, d.r, g, g);
+      Four<T> x = d.w.get(i, g);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) x[c] = x[c] - product[c];
+      d.w.put(i, g, x);
+    });
+    d.team.synchronize();
+  }
+  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+    Four<T> x = d.w.get(i, g);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (i > j) x[c] = x[c] - conjugate(d.w.at(j, i));
+      if (i == j) x[c] = x[c] - number<T>(real_part(x[c]));
+      if (i < j) x[c] = number<T>(0);
+    }
+    d.square.put(i, g, d.keep_counted(x, g));
+  });
+}
+
+// (8.7)
+template <class T, int MOST>
+JAXQR_FN void compute_wide_cotangent(const Derivative<T, MOST>& d, const Arguments& arguments) {
+  const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
+  if (rbar) d.load_rbar(rbar);
+  if (qbar) d.load_scaled(qbar, d.range(0), d.square);
+  d.team.synchronize();
+  if (qbar) InnerProducts<false, T, MOST>(d.team, d.q, d.square).add_to(d.w, d.m);
+  form_skw_adjoint(d, rbar);
+  d.team.synchronize();
+  d.triangle.solve_right_transposed(d.square, d.k);
+  d.team.synchronize();
+  d.team.for_groups(d.k, d.square.groups(), [&](int i, int g) {
+    const Four<T> y = d.square.get(i, g);
+    Four<T> x = d.e.get(i, g);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) x[c] = x[c] + y[c];
+    d.e.put(i, g, x);
+  });
+  d.team.synchronize();
+  d.team.for_groups(d.m, d.x.groups(), [&](int i, int g) {
+    d.x.put(i, g, multiply_row<true>(d.q, i, d.e, g, d.q.groups()));
+  });
+  d.team.synchronize();
+  d.crew.store(d.x, d.range(0), static_cast<T*>(arguments.data[4]));
+}
+
+template <class T, int MOST>
+JAXQR_FN void qr_vjp(const Arguments& arguments) {
+  Derivative<T, MOST> d(arguments);
+  if (d.crew.count() == 0) return;
+  d.begin(arguments);
+  d.deep() ? compute_deep_cotangent(d, arguments) : compute_wide_cotangent(d, arguments);
+}
+
+}  // namespace jaxqr
