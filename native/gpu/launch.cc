@@ -151,7 +151,8 @@ ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::Remai
                           int64_t blocks, int64_t shared, int64_t batch_dimensions, Integers slots,
                           Integers sizes) {
   return catch_errors([&] {
-    const Attributes attributes{kernel, threads, per_block, blocks, shared, batch_dimensions, slots, sizes};
+    const Attributes attributes{kernel, threads,          per_block, blocks,
+                                shared, batch_dimensions, slots,     sizes};
     std::optional<Buffer> storage;
     const Buffer* first = find_buffer(operands, 0, storage);
     require(first, "a kernel needs an operand");
@@ -173,8 +174,8 @@ ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::Remai
 #ifdef JAXQR_EMULATED  // registered for XLA's CPU, which has no streams
 ffi::Error launch_without_stream(ffi::RemainingArgs operands, ffi::RemainingRets results,
                                  std::string_view kernel, int64_t threads, int64_t per_block,
-                                 int64_t blocks, int64_t shared, int64_t batch_dimensions, Integers slots,
-                                 Integers sizes) {
+                                 int64_t blocks, int64_t shared, int64_t batch_dimensions,
+                                 Integers slots, Integers sizes) {
   return launch_handler(nullptr, operands, results, kernel, threads, per_block, blocks, shared,
                         batch_dimensions, slots, sizes);
 }
