@@ -31,6 +31,12 @@ RESULTS = Path(__file__).parent.parent / "results"
 # cells without kernels.
 _TESTS, _RATIOS, _OFF = 0.25, 0.12, 0.12
 
+# JAX, PyTorch and CuPy share the memory, and JAX rounds products as the others do, not to TF32.
+_ENVIRONMENT = {
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+}
+
 # Seconds that one task may take, the start of its process included.
 _PATIENCE = 90.0
 
@@ -57,8 +63,7 @@ class Session:
         self._begin = time.monotonic()
         self.record: dict[str, Any] = {"unit": "seconds", "parts": {}}
         self.record |= {"errors": [], "skipped": []}
-        # JAX, PyTorch and CuPy share the memory
-        self.environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        self.environment = os.environ | _ENVIRONMENT
         if self.dry:
             self.environment["JAX_PLATFORMS"] = "cpu"
         self._dry_option = ["--dry"] * self.dry
@@ -155,7 +160,9 @@ def _tests(session: Session) -> None:
     if not session.tests:
         return
     seconds = min(_TESTS * session.limit, session.left())
-    environment = session.environment | {"JAXQR_TEST_PLATFORM": "cpu" if session.dry else "gpu"}
+    platform = {"JAXQR_TEST_PLATFORM": "cpu" if session.dry else "gpu"}
+    environment = {**session.environment, **platform}
+    environment.pop("JAX_DEFAULT_MATMUL_PRECISION")  # the tests' settings are their own
     found = suite.run(session.tests, environment, seconds, parallel=not session.dry)
     session.record["suite"] = found
     if not found["counts"]:

@@ -26,6 +26,7 @@ from benchmarks.timing import Block, Call, Schedule, clock, take_turns, typical
 _QUEUE, _LONGEST = 0.02, 50
 
 BRIEF = Schedule(rounds=3, block=0.04, pause=0.0, warmup=0.0, least=2)
+DRY = Schedule(rounds=1, block=0.001, pause=0.0, warmup=0.0, least=2)
 
 
 @dataclass

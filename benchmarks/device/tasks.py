@@ -84,7 +84,7 @@ class Tasks:
 
     def do_race(self, name: str) -> dict[str, Any]:
         """Checks and times all contenders."""
-        return self._results(name, self._contenders, races.BRIEF)
+        return self._results(name, self._contenders, races.DRY if self._dry else races.BRIEF)
 
     def _results(
         self, name: str, contenders: Sequence[Contender], schedule: Schedule
