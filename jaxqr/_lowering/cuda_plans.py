@@ -94,7 +94,7 @@ def plan_lanes(
     teams = WARP // size
     columns_of_q = m if "q_full" in outputs else min(m, n)
     entries = max(_count_tile_entries(m, n), _count_tile_entries(m, columns_of_q))
-    warp_bytes = _round_up(teams * entries * ITEM_SIZES[dtype])
+    warp_bytes = round_up(teams * entries * ITEM_SIZES[dtype])
     warps = LANE_THREADS // WARP
     while warps > 1 and warps * warp_bytes > SHARED_MEMORY:
         warps //= 2
@@ -151,7 +151,7 @@ def plan_least_squares(
     teams = WARP // size
     work = 3 * _count_tile_entries(n, n) + 2 * _count_tile_entries(n, s)
     entries = max(_count_tile_entries(rows, n + s), work)
-    warp_bytes = _round_up(teams * entries * ITEM_SIZES[dtype])
+    warp_bytes = round_up(teams * entries * ITEM_SIZES[dtype])
     warps = _SMALL_THREADS // WARP if 2 * warp_bytes <= SHARED_MEMORY else 1
     if warps * warp_bytes > SHARED_MEMORY:
         return None
@@ -180,10 +180,25 @@ def _signs_instances() -> list[Instance]:
 
 def plan_signs(n: int, dtype: str) -> Launch | None:
     """Plan the signs that make a QR LAPACK's, from the leading square of its Q."""
-    shared = _round_up(_count_tile_entries(n, n) * ITEM_SIZES[dtype])
+    shared = round_up(_count_tile_entries(n, n) * ITEM_SIZES[dtype])
     if shared > SHARED_MEMORY:
         return None
     return Launch(f"signs_{DTYPES[dtype][0]}", WARP, 1, shared, (0, 1, 2), (n, shared))
+
+
+# ------------------------------------- tangents and cotangents (cuda_derivative_plans.py)
+
+DERIVATIVE_THREADS = 128
+DERIVATIVE_SIZES = (4, MOST_COLUMNS)  # the most rows and columns; rows may be more than 32
+
+
+def _derivative_instances() -> list[Instance]:
+    return [
+        Instance(f"{name}_{letters}_{most}", DERIVATIVE_THREADS, f"{name}<{scalar}, {most}>")
+        for name in ("qr_jvp", "qr_vjp")
+        for letters, scalar in DTYPES.values()
+        for most in DERIVATIVE_SIZES
+    ]
 
 
 # ---------------------------------------------------- steps of pivoting a large matrix
@@ -236,9 +251,12 @@ def _name_slots(writes: Sequence[str]) -> tuple[int, ...]:
     return (*operands, *map(PIVOT_STATE.index, writes))
 
 
-_INSTANCES = (_lane_instances, _least_squares_instances, _signs_instances, _pivot_instances)
+_INSTANCES = (
+    *(_lane_instances, _least_squares_instances, _signs_instances, _derivative_instances),
+    _pivot_instances,
+)
 
 
-def _round_up(count: int) -> int:
+def round_up(count: int) -> int:
     """Round a number of bytes up to what every entry of every dtype may begin at."""
     return -(-count // 16) * 16
