@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax import Array, export
 
-from jaxqr._lowering import cuda_plans
+from jaxqr._lowering import cuda_derivative_plans, cuda_plans
 from jaxqr._lowering.cuda_instances import MOST_COLUMNS
 from jaxqr._lowering.cuda_plans import Form, Launch
 from jaxqr._lowering.custom_call import Result, call_target
@@ -135,9 +135,25 @@ def _plan_least_squares(
     )
 
 
+def _plan_tangent(
+    shapes: Sequence[tuple[int, ...]], dtype: str, *, transposed: bool, **params: Any
+) -> Launch | None:
+    m, n = shapes[2][::-1] if transposed else shapes[2]
+    return cuda_derivative_plans.plan_tangent(m, n, dtype, transposed=transposed, **params)
+
+
+def _plan_cotangent(
+    shapes: Sequence[tuple[int, ...]], dtype: str, *, transposed: bool, **params: Any
+) -> Launch | None:
+    q, r = (shape[::-1] if transposed else shape for shape in shapes[:2])
+    return cuda_derivative_plans.plan_cotangent(q[0], r[1], dtype, transposed=transposed, **params)
+
+
 _PLANNERS: dict[str, Callable[..., Launch | None]] = {
     "qr": _plan_qr,
     "panel": _plan_panel,
+    "qr_jvp": _plan_tangent,
+    "qr_vjp": _plan_cotangent,
     "least_squares": _plan_least_squares,
 }
 

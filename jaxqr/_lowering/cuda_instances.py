@@ -26,9 +26,12 @@ ROW_THREADS = 256
 PIVOT_COLUMN_THREADS = 512
 PIVOT_ROW_THREADS = 256
 
+DERIVATIVE_THREADS = 128
+
 LANE_SIZES = (4, 8, 16, 32)  # lanes of a team: the most rows, and the most columns
 ROW_SIZES = (8, 16, 32)  # the most columns
 ROWS_OF_THREAD = (1, 2, 4)
+DERIVATIVE_SIZES = (4, MOST_COLUMNS)  # the most rows and columns; of 32 columns rows may be more
 
 
 class Instance(NamedTuple):
@@ -90,6 +93,11 @@ def _list_rows(dtype: str) -> list[Instance]:
 
 def _list_others(dtype: str) -> list[Instance]:
     return [
+        *(
+            _make(name, dtype, DERIVATIVE_THREADS, size)
+            for name in ("qr_jvp", "qr_vjp")
+            for size in DERIVATIVE_SIZES
+        ),
         *(_make("least_squares", dtype, LEAST_SQUARES_THREADS, size) for size in LANE_SIZES),
         _make("signs", dtype, WARP),
         _make("pivot_column", dtype, PIVOT_COLUMN_THREADS),

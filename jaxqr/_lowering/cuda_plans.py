@@ -45,7 +45,7 @@ class Form(NamedTuple):
     free: int | None = None  # how many columns, the leading ones, are pivoted; None: all of them
 
 
-def _round_up(count: int) -> int:
+def round_up(count: int) -> int:
     """Round a number of bytes up to what every entry of every dtype may begin at."""
     return -(-count // 16) * 16
 
@@ -72,7 +72,7 @@ def plan_lanes(m: int, n: int, dtype: str, form: Form) -> Launch | None:
     teams = WARP // size
     columns_of_q = m if "q_full" in form.outputs else min(m, n)
     entries = max(_count_tile_entries(m, n), _count_tile_entries(m, columns_of_q))
-    warp_bytes = _round_up(teams * entries * ITEM_SIZES[dtype])
+    warp_bytes = round_up(teams * entries * ITEM_SIZES[dtype])
     warps = LANE_THREADS // WARP
     while warps > 1 and warps * warp_bytes > SHARED_MEMORY:
         warps //= 2
@@ -150,7 +150,7 @@ def _count_row_bytes(columns: int, warps: int, dtype: str) -> int:
     square = columns * (columns + 16 // size) * size
     scratch = square + columns * (real + size)
     eliminating = (2 * (warps + 1) + warps) * columns * size
-    piece = _round_up(WARP * (5 if size == 16 else 9) * size)
+    piece = round_up(WARP * (5 if size == 16 else 9) * size)
     return scratch + max(eliminating, warps * piece, square)
 
 
@@ -167,7 +167,7 @@ def plan_least_squares(
     teams = WARP // size
     work = 3 * _count_tile_entries(n, n) + 2 * _count_tile_entries(n, s)
     entries = max(_count_tile_entries(rows, n + s), work)
-    warp_bytes = _round_up(teams * entries * ITEM_SIZES[dtype])
+    warp_bytes = round_up(teams * entries * ITEM_SIZES[dtype])
     warps = LEAST_SQUARES_THREADS // WARP if 2 * warp_bytes <= SHARED_MEMORY else 1
     if warps * warp_bytes > SHARED_MEMORY:
         return None
@@ -188,7 +188,7 @@ def plan_least_squares(
 
 def plan_signs(n: int, dtype: str) -> Launch | None:
     """Plan the signs that make a QR LAPACK's, from the leading square of its Q."""
-    shared = _round_up(_count_tile_entries(n, n) * ITEM_SIZES[dtype])
+    shared = round_up(_count_tile_entries(n, n) * ITEM_SIZES[dtype])
     if shared > SHARED_MEMORY:
         return None
     return Launch(name_kernel("signs", dtype), WARP, 1, shared, (0, 1, 2), (n, shared))

@@ -289,14 +289,13 @@ JAXQR_FN void form_ebar(const Derivative<T, MOST>& d, bool with_rbar) {
   });
 }
 
-// Abar = (Qbar_c + Q Ebar) R_m^-H
+// Abar = (Qbar_c + Q Ebar) R_m^-H. The last rows are there, or without Qbar the first.
 template <class T, int MOST>
-JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& arguments,
-                               int there) {
+JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& arguments) {
   const void* const qbar = arguments.data[2];
-  for (int number = d.ranges() - 1; number >= 0; --number) {
-    const RowRange range = d.range(number);
-    if (number != there) {
+  for (int step = 0; step < d.ranges(); ++step) {
+    const RowRange range = d.range(qbar ? d.ranges() - 1 - step : step);
+    if (step > 0) {
       d.crew.load(static_cast<const T*>(arguments.data[0]), range, d.q);
       if (qbar) d.load_scaled(qbar, range, d.x);
       d.team.synchronize();
@@ -325,17 +324,15 @@ template <class T, int MOST>
 JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& arguments) {
   const T* const q = static_cast<const T*>(arguments.data[0]);
   const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
-  int there = 0;  // the range of rows in shared memory
   if (rbar) d.load_rbar(rbar);
   if (qbar) {
-    for (; there < d.ranges(); ++there) {
-      const RowRange range = d.range(there);
-      if (there > 0) d.crew.load(q, range, d.q);
+    for (int number = 0; number < d.ranges(); ++number) {
+      const RowRange range = d.range(number);
+      if (number > 0) d.crew.load(q, range, d.q);
       d.load_scaled(qbar, range, d.x);
       d.team.synchronize();
       InnerProducts<false, T, MOST>(d.team, d.x, d.q).add_to(d.w, range.count);
     }
-    --there;
   } else {
     d.team.synchronize();
   }
@@ -345,7 +342,7 @@ JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& ar
     d.triangle.solve_right_transposed(d.e, d.k);
     d.team.synchronize();
   }
-  finish_deep_abar(d, arguments, there);
+  finish_deep_abar(d, arguments);
 }
 
 // skw*(X)_c of (8.7), lower triangular, in `square`, of X = Q^H Qbar - R_b R^H, whose first term is

@@ -242,6 +242,10 @@ constexpr float kEpsilon<float> = 0x1p-23f;
 template <>
 constexpr double kEpsilon<double> = 0x1p-52;
 
+// What rounding may leave of a dependent column beside the sum of magnitudes in its column of R.
+template <class R>
+constexpr R kTolerance = 64 * kEpsilon<R>;
+
 template <class R>
 JAXQR_FN R not_a_number() {
   return R(0) / R(0);

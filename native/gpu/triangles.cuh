@@ -6,11 +6,6 @@
 
 namespace jaxqr {
 
-// A column does not count whose diagonal entry is at most so many times the sum of the magnitudes
-// in the column.
-template <class R>
-constexpr R kTolerance = 64 * kEpsilon<R>;
-
 // At least |x|, and |x| where x is real.
 template <class R>
 JAXQR_FN R absolute_bound(R x) {
