@@ -25,7 +25,7 @@ PROVIDERS: dict[str, dict[str, Any]] = {
     "geqrf": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
     "geqp3": {"cpu": LAPACK, "cuda": BLOCKED},
     "orgqr": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
-    "ormqr": {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER},
+    "ormqr": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER},
 }
 
 
@@ -114,4 +114,5 @@ ormqr_p = make_primitive(
     transpose=_ormqr_transpose,
     kernels={"cpu": kernels.compute},
     platforms=_platforms("ormqr"),
+    exported={"cuda": CUSOLVER.ormqr},
 )

@@ -1,19 +1,19 @@
 """CUDA's routines: matrices of some size by panels, the others by cuSOLVER.
 
 A panel is one kernel and the rest products of matrices, so a batch takes no more launches than one
-matrix, which cuSOLVER's routines call by themselves for each.
+matrix; cuSOLVER's routines are called for one matrix after another. So is Q applied by products.
 """
 
 from jax import Array
 
 from jaxqr._lowering import cuda, cuda_pivoted, portable
 from jaxqr._lowering.by_columns import WIDTH
-from jaxqr._lowering.compact_wy import form_reflectors_in_blocks
+from jaxqr._lowering.compact_wy import apply_reflectors, form_reflectors_in_blocks
 from jaxqr._lowering.lapack import CUSOLVER
 
 
 class Blocked:
-    """The routines that are made of panels, and the pivoted one."""
+    """The routines where kernels or products take the place of cuSOLVER's."""
 
     name = CUSOLVER.name
 
@@ -31,6 +31,12 @@ class Blocked:
         if _is_served(h.shape[-2], tau.shape[-1], h):
             return [form_reflectors_in_blocks(h, tau, WIDTH)]
         return CUSOLVER.orgqr(h, tau)
+
+    def ormqr(self, h: Array, tau: Array, c: Array, *, left: bool, adjoint: bool) -> list[Array]:
+        """Apply Q or its adjoint to `c` from the left or the right."""
+        if not cuda.available():
+            return CUSOLVER.ormqr(h, tau, c, left=left, adjoint=adjoint)
+        return [apply_reflectors(h, tau, c, left=left, adjoint=adjoint, width=WIDTH)]
 
 
 def _is_served(m: int, k: int, a: Array) -> bool:
