@@ -16,7 +16,7 @@ import shlex
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +176,7 @@ def _ratios(session: Session) -> None:
     names = [str(cell) for cell in cells.checked()[:: 20 if session.dry else 1]]
     for first in range(0, len(names), _CHUNK):
         chunk = names[first : first + _CHUNK]
-        session.ask(session.worker, f"compile {US} {' '.join(chunk)}", end)
+        _compile(session, session.worker, US, chunk, end)
         for name in chunk:
             found = session.ask(session.worker, f"check {name}", end)
             rows.append({"cell": name, **_results(found)})
@@ -186,7 +186,7 @@ def _race(session: Session, part: str, group: Sequence[Cell]) -> None:
     rows = session.record.setdefault("races", [])
     keep = _OFF * session.limit
     if part not in _ALONE:
-        session.ask(session.worker, f"compile all {' '.join(map(str, group))}", keep)
+        _compile(session, session.worker, "all", map(str, group), keep)
     for cell in group:
         found = session.ask(session.worker, f"race {cell}", keep)
         row = {"cell": str(cell), "part": part, "peers": cell.work.peers, **_results(found)}
@@ -210,7 +210,7 @@ def _without_kernels(session: Session) -> None:
     rows = [row for row in session.record.get("races", []) if "results" in row]
     names = [row["cell"] for row in rows]
     try:
-        session.ask(worker, f"compile {US} {' '.join(names[:_CHUNK])}")
+        _compile(session, worker, US, names[:_CHUNK])
         for row in rows:
             found = session.ask(worker, f"race {row['cell']}")
             if "error" in found:
@@ -219,6 +219,15 @@ def _without_kernels(session: Session) -> None:
                 row["results"][tables.OFF] = found[US]
     finally:
         worker.close()
+
+
+def _compile(
+    session: Session, worker: Worker, library: str, names: Iterable[str], keep: float = 0.0
+) -> None:
+    """Has programs compiled, several at once; what fails to be ready is compiled when raced."""
+    task = f"compile {library} {' '.join(names)}"
+    if "error" in (found := session.ask(worker, task, keep)):
+        session.fail(task, found["error"])
 
 
 def _results(found: dict[str, Any]) -> dict[str, Any]:
