@@ -16,3 +16,9 @@ def serves_panel(m: int, dtype: np.dtype) -> bool:
     """Say whether a kernel factors a panel of `m` rows."""
     del dtype
     return available() and m <= PANEL_ROWS
+
+
+def rows_limit(n: int, dtype: np.dtype) -> int:
+    """Say how many rows one kernel holds of a matrix of `n` columns, WIDTH at the most."""
+    words = np.dtype(dtype).itemsize // 4
+    return 512 if n * words > 32 else PANEL_ROWS
