@@ -126,6 +126,10 @@ def _plan_panel(shapes: Sequence[tuple[int, ...]], dtype: str) -> Launch | None:
     return cuda_plans.plan_panel(m, n, dtype)
 
 
+def _plan_signs(shapes: Sequence[tuple[int, ...]], dtype: str) -> Launch | None:
+    return cuda_plans.plan_signs(shapes[0][0], dtype)
+
+
 def _plan_least_squares(
     shapes: Sequence[tuple[int, ...]], dtype: str, *, columns: int, rcond: float | None
 ) -> Launch | None:
@@ -152,6 +156,7 @@ def _plan_cotangent(
 _PLANNERS: dict[str, Callable[..., Launch | None]] = {
     "qr": _plan_qr,
     "panel": _plan_panel,
+    "signs": _plan_signs,
     "qr_jvp": _plan_tangent,
     "qr_vjp": _plan_cotangent,
     "least_squares": _plan_least_squares,

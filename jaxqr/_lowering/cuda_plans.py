@@ -187,11 +187,11 @@ def plan_least_squares(
 
 
 def plan_signs(n: int, dtype: str) -> Launch | None:
-    """Plan the signs that make a QR LAPACK's, from the leading square of its Q."""
+    """Plan the signs that make a QR LAPACK's, and the triangles of the leading square of its Q."""
     shared = round_up(_count_tile_entries(n, n) * ITEM_SIZES[dtype])
     if shared > SHARED_MEMORY:
         return None
-    return Launch(name_kernel("signs", dtype), WARP, 1, shared, (0, 1, 2), (n, shared))
+    return Launch(name_kernel("signs", dtype), WARP, 1, shared, (0, 1, 2, 3), (n, shared))
 
 
 # ---------------------------------------------------- steps of pivoting a large matrix
