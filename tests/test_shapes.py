@@ -31,6 +31,12 @@ on_cuda = partial(by_shape, partial(shapes.factor_on_cuda, factor=factor))
 tiny = partial(by_shape, shapes.factor_tiny)
 
 
+@pytest.fixture
+def kernels_for_cuda(monkeypatch):
+    """As where there are some. Here the CPU takes their place, as the default device."""
+    monkeypatch.setattr(cuda, "available", lambda: True)
+
+
 def want(a, *outputs):
     return factor(jnp.asarray(a), *outputs)
 
@@ -40,12 +46,12 @@ def want(a, *outputs):
 
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
 @pytest.mark.parametrize("shape", [(3, 4, 33), (32, 100)])
-def test_wide_factors_are_lapacks(shape, dtype):
+def test_wide_factors_are_lapacks(shape, dtype, kernels_for_cuda):
     a = normal(shape, dtype)
     assert difference(on_cuda(a, *OUTPUTS), want(a, *OUTPUTS)) < 100
 
 
-def test_columns_of_a_wide_matrix_may_be_of_any_size():
+def test_columns_of_a_wide_matrix_may_be_of_any_size(kernels_for_cuda):
     a = normal((2, 6, 40), "float32")
     sizes = np.float32(2.0) ** np.random.default_rng(0).permutation(np.linspace(-100, 120, 40))
     q, r = map(np.asarray, on_cuda(a * sizes, "q", "r"))
