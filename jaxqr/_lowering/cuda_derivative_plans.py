@@ -65,15 +65,16 @@ def _plan(
 def _choose_team(m: int, n: int, dtype: str, size: int) -> tuple[int, int]:
     """Choose how many threads a matrix gets, and how many of its rows are in shared memory."""
     if size == 4:
-        return 4, m
+        return 4, 4
     for team in (8, 16, WARP):
-        of_warp = _count_team_bytes(m, n, m, dtype, size) * (WARP // team)
+        of_warp = _count_team_bytes(m, n, _pad(m), dtype, size) * (WARP // team)
         if team >= max(n, min(m, WARP)) and of_warp <= WARP_MEMORY:
-            return team, m
+            return team, _pad(m)
     empty, memory = _count_team_bytes(m, n, 0, dtype, size), BLOCK_MEMORY[ITEM_SIZES[dtype]]
     of_row = sum(_count_lead_bytes(columns, dtype, size) for columns in (n, min(m, n)))
-    ranges = -(-m // ((memory - empty) // of_row)) if m >= n else 1
-    return (DERIVATIVE_THREADS if m > 64 else 64), -(-m // ranges)
+    most = (memory - empty) // of_row // 4 * 4
+    ranges = -(-m // most) if m >= n else 1
+    return (DERIVATIVE_THREADS if m > 64 else 64), _pad(-(-m // ranges))
 
 
 def _count_team_bytes(m: int, n: int, rows: int, dtype: str, size: int) -> int:

@@ -4,8 +4,8 @@
 //
 // qr_jvp, data: 0 q (m, k), 1 r (k, n), 2 da (m, n), 3 dq (m, k), 4 dr (k, n).
 // qr_vjp, data: 0 q (m, k), 1 r (k, n), 2 qbar (m, k), 3 rbar (k, n), 4 abar (m, n).
-// sizes: 0 m, 1 n, 2 transposed, 3 pivoted, 4 threads of a team, 5 rows in shared memory at a time,
-// 6 bytes of shared memory for a team.
+// sizes: 0 m, 1 n, 2 transposed, 3 pivoted, 4 threads of a team, 5 rows in shared memory at a time, a
+// multiple of four, 6 bytes of shared memory for a team.
 #pragma once
 
 #include "gpu/arguments.h"
@@ -19,7 +19,7 @@ namespace jaxqr {
 //   e     a matrix like R,
 //   r     R,
 //   w     a k x k matrix,
-// and the point with the reciprocals. Rows of the last three come in fours.
+// and the point with the reciprocals. Rows come in fours, too.
 template <class T, int MOST>
 class Derivative {
  public:
@@ -32,9 +32,11 @@ class Derivative {
         crew(team, arguments.batch, arguments.sizes[2], arguments.sizes[6]),
         q(reinterpret_cast<T*>(crew.memory()), k), x(q.data() + rows * Matrix::lead(k), n),
         square(x.data(), k), e(x.data() + rows * Matrix::lead(n), n),
-        r(e.data() + padded(k) * Matrix::lead(n), n), w(r.data() + padded(k) * Matrix::lead(n), k),
-        triangle(team, r, k, w.data() + padded(k) * Matrix::lead(k)) {}
+        r(e.data() + padded_k() * Matrix::lead(n), n),
+        w(r.data() + padded_k() * Matrix::lead(n), k),
+        triangle(team, r, k, w.data() + padded_k() * Matrix::lead(k)) {}
 
+  JAXQR_FN int padded_k() const { return MOST == 4 ? 4 : (k + 3) / 4 * 4; }
   JAXQR_FN bool deep() const { return m >= n; }
   JAXQR_FN int ranges() const { return (m + rows - 1) / rows; }
   JAXQR_FN RowRange range(int number) const {
@@ -95,8 +97,6 @@ class Derivative {
   Point<R> point;
 
  private:
-  static JAXQR_FN int padded(int rows) { return MOST == 4 ? 4 : (rows + 3) / 4 * 4; }
-
   // Zeros stay where there are no entries. Those of teams without a matrix are computed with, too.
   JAXQR_FN void clear() const {
     struct alignas(16) Unit {
@@ -204,10 +204,10 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
   if (dq) finish_deep_dq(d, q, dq);
 }
 
-// Omega = skw(E_c) of (8.7) in `square`, of E in w.
+// Omega = skw(E_c) of (8.7) in `square`, of E in w. Behind its rows are zeros, as are in w.
 template <class T, int MOST>
 JAXQR_FN void form_omega(const Derivative<T, MOST>& d) {
-  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+  d.team.for_groups(d.padded_k(), d.w.groups(), [&](int i, int g) {
     const bool counted = d.point.has(i);
     Four<T> omega = d.keep_counted(d.w.get(i, g), g);
 #pragma unroll
