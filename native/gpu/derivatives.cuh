@@ -16,8 +16,8 @@ namespace jaxqr {
 // What both maps have of a matrix. In shared memory are, one behind the other,
 //   q     rows of Q,
 //   x     rows of a matrix like A, or in `square` of one like Q,
-//   e     a matrix like R,
 //   r     R,
+//   e     a matrix like R,
 //   w     a k x k matrix,
 // and the point with the reciprocals. Rows come in fours, too.
 template <class T, int MOST>
@@ -29,11 +29,11 @@ class Derivative {
   JAXQR_FN explicit Derivative(const Arguments& arguments)
       : m(arguments.sizes[0]), n(arguments.sizes[1]), k(m < n ? m : n),
         pivoted(arguments.sizes[3]), rows(arguments.sizes[5]), team(arguments.sizes[4]),
-        crew(team, arguments.batch, arguments.sizes[2], arguments.sizes[6]),
-        q(reinterpret_cast<T*>(crew.memory()), k), x(q.data() + rows * Matrix::lead(k), n),
-        square(x.data(), k), e(x.data() + rows * Matrix::lead(n), n),
-        r(e.data() + padded_k() * Matrix::lead(n), n),
-        w(r.data() + padded_k() * Matrix::lead(n), k),
+        copies(team, arguments.batch, arguments.sizes[2]),
+        q(team_memory(arguments.sizes[6]), k), x(q.data() + rows * Matrix::lead(k), n),
+        square(x.data(), k), r(x.data() + rows * Matrix::lead(n), n),
+        e(r.data() + padded_k() * Matrix::lead(n), n),
+        w(e.data() + padded_k() * Matrix::lead(n), k),
         triangle(team, r, k, w.data() + padded_k() * Matrix::lead(k)) {}
 
   JAXQR_FN int padded_k() const { return MOST == 4 ? 4 : (k + 3) / 4 * 4; }
@@ -48,9 +48,9 @@ class Derivative {
   // Load R and the first rows of Q, and find the point.
   JAXQR_FN void begin(const Arguments& arguments) {
     clear();
-    team.synchronize();
-    crew.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r);
-    crew.load(static_cast<const T*>(arguments.data[0]), range(0), q);
+    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(),
+                [](const Four<T>& entries, int, int) { return entries; });
+    copies.load(static_cast<const T*>(arguments.data[0]), range(0), q);
     team.synchronize();
     triangle.find_point(pivoted);
     point = *triangle.point();
@@ -58,18 +58,26 @@ class Derivative {
 
   // Load rows of a matrix that the scale multiplies.
   JAXQR_FN void load_scaled(const void* from, RowRange those, const Matrix& to) const {
-    crew.load(static_cast<const T*>(from), those, to, [&](T entry, int, int, int which) {
-      return scale_by(entry, crew.of_team(triangle.point(), which)->scale);
-    });
+    copies.load(static_cast<const T*>(from), those, to, those.count,
+                [&](Four<T> entries, int, int) {
+#pragma unroll
+                  for (int c = 0; c < 4; ++c) entries[c] = scale_by(entries[c], point.scale);
+                  return entries;
+                });
   }
 
   // R_b of (8.6) in e: what of a cotangent pairs with a triangle with a real diagonal.
   JAXQR_FN void load_rbar(const void* from) const {
-    const auto prepare = [&](T entry, int i, int j, int which) {
-      const bool kept = i <= j && !(pivoted && !crew.of_team(triangle.point(), which)->has(i));
-      return !kept ? number<T>(0) : i == j ? number<T>(real_part(entry)) : entry;
-    };
-    crew.load(static_cast<const T*>(from), all_of_r(), e, prepare);
+    copies.load(static_cast<const T*>(from), all_of_r(), e, k, [&](Four<T> entries, int i, int g) {
+      const bool kept = !pivoted || point.has(i);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const int j = 4 * g + c;
+        if (i == j) entries[c] = number<T>(real_part(entries[c]));
+        if (i > j || !kept) entries[c] = number<T>(0);
+      }
+      return entries;
+    });
   }
 
   // Turn an entry of the tangent of the scaled R into that of R.
@@ -91,13 +99,17 @@ class Derivative {
   const bool pivoted;
   const int rows;
   const Team<MOST> team;
-  const Crew<T, MOST> crew;
-  const Matrix q, x, square, e, r, w;
+  const Copies<T, MOST> copies;
+  const Matrix q, x, square, r, e, w;
   const Triangle<T, MOST> triangle;
   Point<R> point;
 
  private:
-  // Zeros stay where there are no entries. Those of teams without a matrix are computed with, too.
+  JAXQR_FN T* team_memory(int bytes) const {
+    return reinterpret_cast<T*>(warp_memory<unsigned char>(0) + team.number() * bytes);
+  }
+
+  // Let e and w be zero.
   JAXQR_FN void clear() const {
     struct alignas(16) Unit {
       T entry[16 / sizeof(T)];
@@ -105,9 +117,9 @@ class Derivative {
     Unit zeros;
 #pragma unroll
     for (int c = 0; c < int(16 / sizeof(T)); ++c) zeros.entry[c] = number<T>(0);
-    const int units = (reinterpret_cast<const unsigned char*>(triangle.point()) - crew.memory()) / 16;
-    for (int u = team.rank(); u < units; u += team.size()) {
-      reinterpret_cast<Unit*>(q.data())[u] = zeros;
+    const int entries = padded_k() * (Matrix::lead(n) + Matrix::lead(k));
+    for (int u = team.rank(); u < entries / int(16 / sizeof(T)); u += team.size()) {
+      reinterpret_cast<Unit*>(e.data())[u] = zeros;
     }
   }
 };
@@ -151,8 +163,8 @@ JAXQR_FN void finish_deep_dq(const Derivative<T, MOST>& d, const T* q, T* dq) {
   for (int number = d.ranges() - 1; number >= 0; --number) {
     const RowRange range = d.range(number);
     if (number < d.ranges() - 1) {
-      d.crew.load(q, range, d.q);
-      d.crew.load(dq, range, d.x);
+      d.copies.load(q, range, d.q);
+      d.copies.load(dq, range, d.x);
       d.team.synchronize();
     }
     d.team.for_groups(range.count, d.x.groups(), [&](int i, int g) {
@@ -163,7 +175,7 @@ JAXQR_FN void finish_deep_dq(const Derivative<T, MOST>& d, const T* q, T* dq) {
       d.x.put(i, g, x);
     });
     d.team.synchronize();
-    d.crew.store(d.x, range, dq);
+    d.copies.store(d.x, range, dq);
     d.team.synchronize();
   }
 }
@@ -177,7 +189,7 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
   const int last = d.ranges() - 1;
   for (int number = 0; number <= last; ++number) {
     const RowRange range = d.range(number);
-    if (number > 0) d.crew.load(q, range, d.q);
+    if (number > 0) d.copies.load(q, range, d.q);
     d.load_scaled(arguments.data[2], range, d.x);
     d.team.synchronize();
     if (dq) {
@@ -186,7 +198,7 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
     }
     InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, range.count);
     if (dq && number < last) {
-      d.crew.store(d.x, range, dq);
+      d.copies.store(d.x, range, dq);
       d.team.synchronize();
     }
   }
@@ -199,7 +211,7 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
   if (dr) {
     form_deep_dr(d);
     d.team.synchronize();
-    d.crew.store(d.e, d.all_of_r(), dr);
+    d.copies.store(d.e, d.all_of_r(), dr);
   }
   if (dq) finish_deep_dq(d, q, dq);
 }
@@ -246,14 +258,13 @@ JAXQR_FN void compute_wide_tangent(const Derivative<T, MOST>& d, const Arguments
     });
   }
   d.team.synchronize();
-  if (dr) d.crew.store(d.e, d.all_of_r(), dr);
-  if (dq) d.crew.store(d.w, d.range(0), dq);
+  if (dr) d.copies.store(d.e, d.all_of_r(), dr);
+  if (dq) d.copies.store(d.w, d.range(0), dq);
 }
 
 template <class T, int MOST>
 JAXQR_FN void qr_jvp(const Arguments& arguments) {
   Derivative<T, MOST> d(arguments);
-  if (d.crew.count() == 0) return;
   d.begin(arguments);
   d.deep() ? compute_deep_tangent(d, arguments) : compute_wide_tangent(d, arguments);
 }
@@ -296,7 +307,7 @@ JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& ar
   for (int step = 0; step < d.ranges(); ++step) {
     const RowRange range = d.range(qbar ? d.ranges() - 1 - step : step);
     if (step > 0) {
-      d.crew.load(static_cast<const T*>(arguments.data[0]), range, d.q);
+      d.copies.load(static_cast<const T*>(arguments.data[0]), range, d.q);
       if (qbar) d.load_scaled(qbar, range, d.x);
       d.team.synchronize();
     }
@@ -314,7 +325,7 @@ JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& ar
       d.triangle.solve_right_transposed(d.x, range.count);
       d.team.synchronize();
     }
-    d.crew.store(d.x, range, static_cast<T*>(arguments.data[4]));
+    d.copies.store(d.x, range, static_cast<T*>(arguments.data[4]));
     d.team.synchronize();
   }
 }
@@ -328,7 +339,7 @@ JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& ar
   if (qbar) {
     for (int number = 0; number < d.ranges(); ++number) {
       const RowRange range = d.range(number);
-      if (number > 0) d.crew.load(q, range, d.q);
+      if (number > 0) d.copies.load(q, range, d.q);
       d.load_scaled(qbar, range, d.x);
       d.team.synchronize();
       InnerProducts<false, T, MOST>(d.team, d.x, d.q).add_to(d.w, range.count);
@@ -396,13 +407,12 @@ JAXQR_FN void compute_wide_cotangent(const Derivative<T, MOST>& d, const Argumen
     d.x.put(i, g, multiply_row<true>(d.q, i, d.e, g, d.q.groups()));
   });
   d.team.synchronize();
-  d.crew.store(d.x, d.range(0), static_cast<T*>(arguments.data[4]));
+  d.copies.store(d.x, d.range(0), static_cast<T*>(arguments.data[4]));
 }
 
 template <class T, int MOST>
 JAXQR_FN void qr_vjp(const Arguments& arguments) {
   Derivative<T, MOST> d(arguments);
-  if (d.crew.count() == 0) return;
   d.begin(arguments);
   d.deep() ? compute_deep_cotangent(d, arguments) : compute_wide_cotangent(d, arguments);
 }
