@@ -58,36 +58,46 @@ class Derivative {
 
   // Load rows of a matrix that the scale multiplies.
   JAXQR_FN void load_scaled(const void* from, RowRange those, const Matrix& to) const {
-    copies.load(static_cast<const T*>(from), those, to, those.count,
-                [&](Four<T> entries, int, int) {
-#pragma unroll
-                  for (int c = 0; c < 4; ++c) entries[c] = scale_by(entries[c], point.scale);
-                  return entries;
-                });
+    const auto scale = [&](Four<T> entries, int, int) { return scale_by(entries, point.scale); };
+    copies.load(static_cast<const T*>(from), those, to, those.count, scale);
+  }
+
+  // Load R again after rows of it were made zero.
+  JAXQR_FN void restore_r(const Arguments& arguments) const {
+    if (triangle.all_count()) return;
+    const auto scale = [&](Four<T> entries, int, int) { return scale_by(entries, point.scale); };
+    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(), scale);
   }
 
   // R_b of (8.6) in e: what of a cotangent pairs with a triangle with a real diagonal.
   JAXQR_FN void load_rbar(const void* from) const {
-    copies.load(static_cast<const T*>(from), all_of_r(), e, k, [&](Four<T> entries, int i, int g) {
-      const bool kept = !pivoted || point.has(i);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        const int j = 4 * g + c;
-        if (i == j) entries[c] = number<T>(real_part(entries[c]));
-        if (i > j || !kept) entries[c] = number<T>(0);
-      }
-      return entries;
-    });
+    const auto prepare = [&](const Four<T>& entries, int i, int g) {
+      return keep_triangle(entries, i, g);
+    };
+    copies.load(static_cast<const T*>(from), all_of_r(), e, k, prepare);
   }
 
-  // Turn an entry of the tangent of the scaled R into that of R.
-  JAXQR_FN T finish_tangent(T entry, int i, int j) const {
-    if (i > j || (pivoted && !point.has(i))) return number<T>(0);
-    return scale_by(i == j ? number<T>(real_part(entry)) : entry, point.inverse);
+  // Turn the tangent of the scaled R into that of R.
+  JAXQR_FN Four<T> finish_tangent(const Four<T>& entries, int i, int g) const {
+    return scale_by(keep_triangle(entries, i, g), point.inverse);
+  }
+
+  // Make row i that of a triangle with a real diagonal, or zero if it does not count and, pivoted,
+  // comes after all that do.
+  JAXQR_FN Four<T> keep_triangle(Four<T> entries, int i, int g) const {
+    const bool kept = !pivoted || point.has(i);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (i == j) entries[c] = number<T>(real_part(entries[c]));
+      if (i > j || !kept) entries[c] = number<T>(0);
+    }
+    return entries;
   }
 
   // The columns of group g that count.
   JAXQR_FN Four<T> keep_counted(Four<T> entries, int g) const {
+    if ((~point.counts >> 4 * g & 15) == 0) return entries;
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       if (!point.has(4 * g + c)) entries[c] = number<T>(0);
@@ -145,15 +155,13 @@ JAXQR_FN void form_psi(const Derivative<T, MOST>& d) {
 // dR = Psi R + E_{1-c} of (8.5) in e, of E there and Psi in w.
 template <class T, int MOST>
 JAXQR_FN void form_deep_dr(const Derivative<T, MOST>& d) {
-  d.team.for_groups(d.k, d.e.groups(), [&](int i, int g) {
+  for_products<false, Kind::kUpper>(d.team, d.w, d.k, d.r, [&](Four<T> dr, int i, int g) {
     const Four<T> e = d.e.get(i, g);
-    Four<T> dr = multiply_row(d.w, i, d.r, g, g + 1);
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
-      const int j = 4 * g + c;
-      dr[c] = d.finish_tangent(d.point.has(j) ? dr[c] : dr[c] + e[c], i, j);
+      if (!d.point.has(4 * g + c)) dr[c] = dr[c] + e[c];
     }
-    d.e.put(i, g, dr);
+    d.e.put(i, g, d.finish_tangent(dr, i, g));
   });
 }
 
@@ -167,13 +175,10 @@ JAXQR_FN void finish_deep_dq(const Derivative<T, MOST>& d, const T* q, T* dq) {
       d.copies.load(dq, range, d.x);
       d.team.synchronize();
     }
-    d.team.for_groups(range.count, d.x.groups(), [&](int i, int g) {
-      const Four<T> product = multiply_row(d.q, i, d.w, g, g + 1);
-      Four<T> x = d.keep_counted(d.x.get(i, g), g);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) x[c] = x[c] - product[c];
-      d.x.put(i, g, x);
-    });
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.x.put(i, g, d.keep_counted(d.x.get(i, g), g) - product);
+    };
+    for_products<false, Kind::kUpper>(d.team, d.q, range.count, d.w, subtract);
     d.team.synchronize();
     d.copies.store(d.x, range, dq);
     d.team.synchronize();
@@ -206,6 +211,7 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
     d.triangle.solve_right(d.e, d.e, d.k);
     d.team.synchronize();
   }
+  if (dr) d.restore_r(arguments);
   form_psi(d);
   d.team.synchronize();
   if (dr) {
@@ -241,21 +247,18 @@ JAXQR_FN void compute_wide_tangent(const Derivative<T, MOST>& d, const Arguments
   InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, d.m);
   d.triangle.solve_right(d.e, d.w, d.k);
   d.team.synchronize();
+  if (dr) d.restore_r(arguments);
   form_omega(d);
   d.team.synchronize();
   if (dr) {
-    d.team.for_groups(d.k, d.e.groups(), [&](int i, int g) {
-      const Four<T> product = multiply_row(d.square, i, d.r, g, d.square.groups());
-      Four<T> c = d.e.get(i, g);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) c[j] = d.finish_tangent(c[j] - product[j], i, 4 * g + j);
-      d.e.put(i, g, c);
-    });
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.e.put(i, g, d.finish_tangent(d.e.get(i, g) - product, i, g));
+    };
+    for_products<false, Kind::kUpper>(d.team, d.square, d.k, d.r, subtract);
   }
   if (dq) {
-    d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
-      d.w.put(i, g, multiply_row(d.q, i, d.square, g, d.square.groups()));
-    });
+    const auto put = [&](const Four<T>& product, int i, int g) { d.w.put(i, g, product); };
+    for_products<false, Kind::kAny>(d.team, d.q, d.k, d.square, put);
   }
   d.team.synchronize();
   if (dr) d.copies.store(d.e, d.all_of_r(), dr);
@@ -266,6 +269,7 @@ template <class T, int MOST>
 JAXQR_FN void qr_jvp(const Arguments& arguments) {
   Derivative<T, MOST> d(arguments);
   d.begin(arguments);
+  d.triangle.restrict_rows();
   d.deep() ? compute_deep_tangent(d, arguments) : compute_wide_tangent(d, arguments);
 }
 
@@ -278,23 +282,21 @@ JAXQR_FN void qr_jvp(const Arguments& arguments) {
 // Ebar of (8.6) in e, of R_b there and Qbar^H Q in w.
 template <class T, int MOST>
 JAXQR_FN void form_ebar(const Derivative<T, MOST>& d, bool with_rbar) {
+  if (with_rbar) {
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.w.put(i, g, d.w.get(i, g) - product);
+    };
+    for_transposed_products(d.team, d.r, d.k, d.e, d.w.groups(), subtract);
+    d.team.synchronize();
+  }
   d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
-    Four<T> m = d.w.get(i, g);
-    const Four<T> product =
-        with_rbar ? multiply_row_transposed(d.r, i, d.e, g, g) : four_zeros<T>();
-#pragma unroll
-    for (int c = 0; c < 4; ++c) m[c] = product[c] - m[c];
-    d.w.put(i, g, m);
-  });
-  d.team.synchronize();
-  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
-    const Four<T> m = d.w.get(i, g);
+    const Four<T> w = d.w.get(i, g);
     Four<T> e = d.e.get(i, g);
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       const int j = 4 * g + c;
       if (!d.point.has(j)) continue;
-      e[c] = i > j ? conjugate(m[c]) : i < j ? d.w.at(j, i) : number<T>(real_part(m[c]));
+      e[c] = i > j ? -conjugate(w[c]) : i < j ? -d.w.at(j, i) : number<T>(-real_part(w[c]));
     }
     d.e.put(i, g, e);
   });
@@ -311,15 +313,10 @@ JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& ar
       if (qbar) d.load_scaled(qbar, range, d.x);
       d.team.synchronize();
     }
-    d.team.for_groups(range.count, d.x.groups(), [&](int i, int g) {
-      Four<T> x = multiply_row<true>(d.q, i, d.e, g, d.q.groups());
-      if (qbar) {
-        const Four<T> kept = d.keep_counted(d.x.get(i, g), g);
-#pragma unroll
-        for (int c = 0; c < 4; ++c) x[c] = x[c] + kept[c];
-      }
-      d.x.put(i, g, x);
-    });
+    const auto add = [&](const Four<T>& product, int i, int g) {
+      d.x.put(i, g, qbar ? product + d.keep_counted(d.x.get(i, g), g) : product);
+    };
+    for_products<true, Kind::kAny>(d.team, d.q, range.count, d.e, add);
     d.team.synchronize();
     if (qbar) {
       d.triangle.solve_right_transposed(d.x, range.count);
@@ -361,13 +358,10 @@ JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& ar
 template <class T, int MOST>
 JAXQR_FN void form_skw_adjoint(const Derivative<T, MOST>& d, bool with_rbar) {
   if (with_rbar) {
-    d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
-      const Four<T> product = multiply_row_transposed(d.e, i, d.r, g, g);
-      Four<T> x = d.w.get(i, g);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) x[c] = x[c] - product[c];
-      d.w.put(i, g, x);
-    });
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.w.put(i, g, d.w.get(i, g) - product);
+    };
+    for_transposed_products(d.team, d.e, d.k, d.r, d.w.groups(), subtract);
     d.team.synchronize();
   }
   d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
@@ -396,16 +390,11 @@ JAXQR_FN void compute_wide_cotangent(const Derivative<T, MOST>& d, const Argumen
   d.triangle.solve_right_transposed(d.square, d.k);
   d.team.synchronize();
   d.team.for_groups(d.k, d.square.groups(), [&](int i, int g) {
-    const Four<T> y = d.square.get(i, g);
-    Four<T> x = d.e.get(i, g);
-#pragma unroll
-    for (int c = 0; c < 4; ++c) x[c] = x[c] + y[c];
-    d.e.put(i, g, x);
+    d.e.put(i, g, d.e.get(i, g) + d.square.get(i, g));
   });
   d.team.synchronize();
-  d.team.for_groups(d.m, d.x.groups(), [&](int i, int g) {
-    d.x.put(i, g, multiply_row<true>(d.q, i, d.e, g, d.q.groups()));
-  });
+  const auto put = [&](const Four<T>& product, int i, int g) { d.x.put(i, g, product); };
+  for_products<true, Kind::kAny>(d.team, d.q, d.m, d.e, put);
   d.team.synchronize();
   d.copies.store(d.x, d.range(0), static_cast<T*>(arguments.data[4]));
 }

@@ -15,9 +15,22 @@ struct alignas(16) Four {
 };
 
 template <class T>
-JAXQR_FN Four<T> four_zeros() {
-  const T zero = number<T>(0);
-  return {{zero, zero, zero, zero}};
+JAXQR_FN Four<T> operator+(Four<T> x, const Four<T>& y) {
+#pragma unroll
+  for (int c = 0; c < 4; ++c) x[c] = x[c] + y[c];
+  return x;
+}
+template <class T>
+JAXQR_FN Four<T> operator-(Four<T> x, const Four<T>& y) {
+#pragma unroll
+  for (int c = 0; c < 4; ++c) x[c] = x[c] - y[c];
+  return x;
+}
+template <class T>
+JAXQR_FN Four<T> scale_by(Four<T> x, Real<T> s) {
+#pragma unroll
+  for (int c = 0; c < 4; ++c) x[c] = scale_by(x[c], s);
+  return x;
 }
 
 // A matrix in shared memory, by rows, with at most MOST columns.
@@ -43,9 +56,11 @@ class Tile {
   JAXQR_FN T& at(int i, int j) const { return data_[i * lead(cols_) + j]; }
   JAXQR_FN Four<T> get(int i, int group) const { return *place(i, group); }
   JAXQR_FN void put(int i, int group, Four<T> x) const {
+    if (4 * group + 4 > cols_) {
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      if (4 * group + c >= cols_) x[c] = number<T>(0);
+      for (int c = 1; c < 4; ++c) {
+        if (4 * group + c >= cols_) x[c] = number<T>(0);
+      }
     }
     *place(i, group) = x;
   }
@@ -65,6 +80,8 @@ class Tile {
 template <int MOST>
 class Team {
  public:
+  static constexpr int kRows = MOST == 4 ? 1 : 2;
+
   JAXQR_FN explicit Team(int size) : size_(size) {}
 
   JAXQR_FN int size() const { return MOST == 4 ? 4 : size_; }
@@ -91,6 +108,24 @@ class Team {
       const int bits = count_bits(rows), down = 1 << bits;
       for (int group = rank() >> bits; group < groups; group += size() >> bits) {
         for (int i = rank() & (down - 1); i < rows; i += down) use(i, group);
+      }
+    }
+  }
+
+  // The same with kRows rows for a thread at a time. In place of those that are not there the first
+  // is repeated.
+  template <class Use>
+  JAXQR_FN void for_row_blocks(int rows, int groups, const Use& use) const {
+    if constexpr (MOST == 4) {
+      const int i[kRows] = {rank()};
+      if (rank() < rows) use(i, 0);
+    } else {
+      const int bits = count_bits((rows + kRows - 1) / kRows), down = 1 << bits;
+      for (int group = rank() >> bits; group < groups; group += size() >> bits) {
+        for (int first = rank() & (down - 1); first < rows; first += kRows * down) {
+          const int i[kRows] = {first, first + down < rows ? first + down : first};
+          use(i, group);
+        }
       }
     }
   }
@@ -138,7 +173,7 @@ class Copies {
 #pragma unroll
         for (int c = 0; c < kAtOnce; ++c) {
           const int row = i + c * places.row_step;
-          entries[c] = row < rows.count ? places.read(from, row, g) : four_zeros<T>();
+          entries[c] = row < rows.count ? places.read(from, row, g) : Four<T>{};
         }
 #pragma unroll
         for (int c = 0; c < kAtOnce; ++c) {
