@@ -7,15 +7,13 @@ import pytest
 import scipy.linalg
 
 import sanitizers
-from containment import KINDS, NOT_FINITE, spoiled
 from gpu_kernels import EXACT, NONE, GpuLibrary
-from grades import all_grades, assert_columns, ordinary, power_of_two, real, well_conditioned
-from laws import assert_factored, mostly_nightly
+from grades import all_grades, assert_columns, ordinary, well_conditioned
+from laws import assert_factored
 from matrices import (
     DTYPES,
     LIMIT,
     SHAPES,
-    adjoint,
     double,
     hostile,
     householder,
