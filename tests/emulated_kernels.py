@@ -184,9 +184,16 @@ class Kernels:
         if wrong:
             raise Misuse(wrong.decode())
 
-    def calls(self, function: str) -> int:
-        """How often a function of the driver was called."""
-        return self.library.stand_in_calls(function.encode())
+    @contextlib.contextmanager
+    def counted(self, *functions: str) -> Iterator[list[int]]:
+        """Count the calls of the driver's functions within; the list is filled at the end."""
+
+        def count() -> np.ndarray:
+            return np.array([self.library.stand_in_calls(f.encode()) for f in functions], int)
+
+        before, calls = count(), []
+        yield calls
+        calls.extend(map(int, count() - before))
 
     @contextlib.contextmanager
     def failing(self, function: str, status: int) -> Iterator[None]:

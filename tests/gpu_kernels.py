@@ -1,7 +1,7 @@
 """The package's CUDA kernels on NumPy's arrays, emulated on this CPU as the package launches them.
 
-`GpuLibrary` has functions of ``native/kernel_library.py``: laws of the CPU's kernels can be asked of
-these.
+`GpuLibrary` has functions of ``native/kernel_library.py``, so that laws of the CPU's kernels can
+be asked of these.
 """
 
 import functools

@@ -16,8 +16,8 @@ namespace jaxqr {
 // What both maps have of a matrix. In shared memory are, one behind the other,
 //   q     rows of Q,
 //   x     rows of a matrix like A, or in `square` of one like Q,
-//   e     a matrix like R,
 //   r     R,
+//   e     a matrix like R,
 //   w     a k x k matrix,
 // and the point with the reciprocals. Rows come in fours, too.
 template <class T, int MOST>
@@ -29,11 +29,11 @@ class Derivative {
   JAXQR_FN explicit Derivative(const Arguments& arguments)
       : m(arguments.sizes[0]), n(arguments.sizes[1]), k(m < n ? m : n),
         pivoted(arguments.sizes[3]), rows(arguments.sizes[5]), team(arguments.sizes[4]),
-        crew(team, arguments.batch, arguments.sizes[2], arguments.sizes[6]),
-        q(reinterpret_cast<T*>(crew.memory()), k), x(q.data() + rows * Matrix::lead(k), n),
-        square(x.data(), k), e(x.data() + rows * Matrix::lead(n), n),
-        r(e.data() + padded_k() * Matrix::lead(n), n),
-        w(r.data() + padded_k() * Matrix::lead(n), k),
+        copies(team, arguments.batch, arguments.sizes[2]),
+        q(team_memory(arguments.sizes[6]), k), x(q.data() + rows * Matrix::lead(k), n),
+        square(x.data(), k), r(x.data() + rows * Matrix::lead(n), n),
+        e(r.data() + padded_k() * Matrix::lead(n), n),
+        w(e.data() + padded_k() * Matrix::lead(n), k),
         triangle(team, r, k, w.data() + padded_k() * Matrix::lead(k)) {}
 
   JAXQR_FN int padded_k() const { return MOST == 4 ? 4 : (k + 3) / 4 * 4; }
@@ -48,9 +48,9 @@ class Derivative {
   // Load R and the first rows of Q, and find the point.
   JAXQR_FN void begin(const Arguments& arguments) {
     clear();
-    team.synchronize();
-    crew.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r);
-    crew.load(static_cast<const T*>(arguments.data[0]), range(0), q);
+    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(),
+                [](const Four<T>& entries, int, int) { return entries; });
+    copies.load(static_cast<const T*>(arguments.data[0]), range(0), q);
     team.synchronize();
     triangle.find_point(pivoted);
     point = *triangle.point();
@@ -58,28 +58,46 @@ class Derivative {
 
   // Load rows of a matrix that the scale multiplies.
   JAXQR_FN void load_scaled(const void* from, RowRange those, const Matrix& to) const {
-    crew.load(static_cast<const T*>(from), those, to, [&](T entry, int, int, int which) {
-      return scale_by(entry, crew.of_team(triangle.point(), which)->scale);
-    });
+    const auto scale = [&](Four<T> entries, int, int) { return scale_by(entries, point.scale); };
+    copies.load(static_cast<const T*>(from), those, to, those.count, scale);
+  }
+
+  // Load R again after rows of it were made zero.
+  JAXQR_FN void restore_r(const Arguments& arguments) const {
+    if (triangle.all_count()) return;
+    const auto scale = [&](Four<T> entries, int, int) { return scale_by(entries, point.scale); };
+    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(), scale);
   }
 
   // R_b of (8.6) in e: what of a cotangent pairs with a triangle with a real diagonal.
   JAXQR_FN void load_rbar(const void* from) const {
-    const auto prepare = [&](T entry, int i, int j, int which) {
-      const bool kept = i <= j && !(pivoted && !crew.of_team(triangle.point(), which)->has(i));
-      return !kept ? number<T>(0) : i == j ? number<T>(real_part(entry)) : entry;
+    const auto prepare = [&](const Four<T>& entries, int i, int g) {
+      return keep_triangle(entries, i, g);
     };
-    crew.load(static_cast<const T*>(from), all_of_r(), e, prepare);
+    copies.load(static_cast<const T*>(from), all_of_r(), e, k, prepare);
   }
 
-  // Turn an entry of the tangent of the scaled R into that of R.
-  JAXQR_FN T finish_tangent(T entry, int i, int j) const {
-    if (i > j || (pivoted && !point.has(i))) return number<T>(0);
-    return scale_by(i == j ? number<T>(real_part(entry)) : entry, point.inverse);
+  // Turn the tangent of the scaled R into that of R.
+  JAXQR_FN Four<T> finish_tangent(const Four<T>& entries, int i, int g) const {
+    return scale_by(keep_triangle(entries, i, g), point.inverse);
+  }
+
+  // Make row i that of a triangle with a real diagonal, or zero if it does not count and, pivoted,
+  // comes after all that do.
+  JAXQR_FN Four<T> keep_triangle(Four<T> entries, int i, int g) const {
+    const bool kept = !pivoted || point.has(i);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (i == j) entries[c] = number<T>(real_part(entries[c]));
+      if (i > j || !kept) entries[c] = number<T>(0);
+    }
+    return entries;
   }
 
   // The columns of group g that count.
   JAXQR_FN Four<T> keep_counted(Four<T> entries, int g) const {
+    if ((~point.counts >> 4 * g & 15) == 0) return entries;
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       if (!point.has(4 * g + c)) entries[c] = number<T>(0);
@@ -91,13 +109,17 @@ class Derivative {
   const bool pivoted;
   const int rows;
   const Team<MOST> team;
-  const Crew<T, MOST> crew;
-  const Matrix q, x, square, e, r, w;
+  const Copies<T, MOST> copies;
+  const Matrix q, x, square, r, e, w;
   const Triangle<T, MOST> triangle;
   Point<R> point;
 
  private:
-  // Zeros stay where there are no entries. Those of teams without a matrix are computed with, too.
+  JAXQR_FN T* team_memory(int bytes) const {
+    return reinterpret_cast<T*>(warp_memory<unsigned char>(0) + team.number() * bytes);
+  }
+
+  // Let e and w be zero.
   JAXQR_FN void clear() const {
     struct alignas(16) Unit {
       T entry[16 / sizeof(T)];
@@ -105,9 +127,9 @@ class Derivative {
     Unit zeros;
 #pragma unroll
     for (int c = 0; c < int(16 / sizeof(T)); ++c) zeros.entry[c] = number<T>(0);
-    const int units = (reinterpret_cast<const unsigned char*>(triangle.point()) - crew.memory()) / 16;
-    for (int u = team.rank(); u < units; u += team.size()) {
-      reinterpret_cast<Unit*>(q.data())[u] = zeros;
+    const int entries = padded_k() * (Matrix::lead(n) + Matrix::lead(k));
+    for (int u = team.rank(); u < entries / int(16 / sizeof(T)); u += team.size()) {
+      reinterpret_cast<Unit*>(e.data())[u] = zeros;
     }
   }
 };
@@ -133,15 +155,13 @@ JAXQR_FN void form_psi(const Derivative<T, MOST>& d) {
 // dR = Psi R + E_{1-c} of (8.5) in e, of E there and Psi in w.
 template <class T, int MOST>
 JAXQR_FN void form_deep_dr(const Derivative<T, MOST>& d) {
-  d.team.for_groups(d.k, d.e.groups(), [&](int i, int g) {
+  for_products<false, Kind::kUpper>(d.team, d.w, d.k, d.r, [&](Four<T> dr, int i, int g) {
     const Four<T> e = d.e.get(i, g);
-    Four<T> dr = multiply_row(d.w, i, d.r, g, g + 1);
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
-      const int j = 4 * g + c;
-      dr[c] = d.finish_tangent(d.point.has(j) ? dr[c] : dr[c] + e[c], i, j);
+      if (!d.point.has(4 * g + c)) dr[c] = dr[c] + e[c];
     }
-    d.e.put(i, g, dr);
+    d.e.put(i, g, d.finish_tangent(dr, i, g));
   });
 }
 
@@ -151,19 +171,16 @@ JAXQR_FN void finish_deep_dq(const Derivative<T, MOST>& d, const T* q, T* dq) {
   for (int number = d.ranges() - 1; number >= 0; --number) {
     const RowRange range = d.range(number);
     if (number < d.ranges() - 1) {
-      d.crew.load(q, range, d.q);
-      d.crew.load(dq, range, d.x);
+      d.copies.load(q, range, d.q);
+      d.copies.load(dq, range, d.x);
       d.team.synchronize();
     }
-    d.team.for_groups(range.count, d.x.groups(), [&](int i, int g) {
-      const Four<T> product = multiply_row(d.q, i, d.w, g, g + 1);
-      Four<T> x = d.keep_counted(d.x.get(i, g), g);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) x[c] = x[c] - product[c];
-      d.x.put(i, g, x);
-    });
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.x.put(i, g, d.keep_counted(d.x.get(i, g), g) - product);
+    };
+    for_products<false, Kind::kUpper>(d.team, d.q, range.count, d.w, subtract);
     d.team.synchronize();
-    d.crew.store(d.x, range, dq);
+    d.copies.store(d.x, range, dq);
     d.team.synchronize();
   }
 }
@@ -177,7 +194,7 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
   const int last = d.ranges() - 1;
   for (int number = 0; number <= last; ++number) {
     const RowRange range = d.range(number);
-    if (number > 0) d.crew.load(q, range, d.q);
+    if (number > 0) d.copies.load(q, range, d.q);
     d.load_scaled(arguments.data[2], range, d.x);
     d.team.synchronize();
     if (dq) {
@@ -186,7 +203,7 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
     }
     InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, range.count);
     if (dq && number < last) {
-      d.crew.store(d.x, range, dq);
+      d.copies.store(d.x, range, dq);
       d.team.synchronize();
     }
   }
@@ -194,12 +211,13 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
     d.triangle.solve_right(d.e, d.e, d.k);
     d.team.synchronize();
   }
+  if (dr) d.restore_r(arguments);
   form_psi(d);
   d.team.synchronize();
   if (dr) {
     form_deep_dr(d);
     d.team.synchronize();
-    d.crew.store(d.e, d.all_of_r(), dr);
+    d.copies.store(d.e, d.all_of_r(), dr);
   }
   if (dq) finish_deep_dq(d, q, dq);
 }
@@ -229,32 +247,29 @@ JAXQR_FN void compute_wide_tangent(const Derivative<T, MOST>& d, const Arguments
   InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, d.m);
   d.triangle.solve_right(d.e, d.w, d.k);
   d.team.synchronize();
+  if (dr) d.restore_r(arguments);
   form_omega(d);
   d.team.synchronize();
   if (dr) {
-    d.team.for_groups(d.k, d.e.groups(), [&](int i, int g) {
-      const Four<T> product = multiply_row(d.square, i, d.r, g, d.square.groups());
-      Four<T> c = d.e.get(i, g);
-#pragma unroll
-      for (int j = 0; j < 4; ++j) c[j] = d.finish_tangent(c[j] - product[j], i, 4 * g + j);
-      d.e.put(i, g, c);
-    });
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.e.put(i, g, d.finish_tangent(d.e.get(i, g) - product, i, g));
+    };
+    for_products<false, Kind::kUpper>(d.team, d.square, d.k, d.r, subtract);
   }
   if (dq) {
-    d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
-      d.w.put(i, g, multiply_row(d.q, i, d.square, g, d.square.groups()));
-    });
+    const auto put = [&](const Four<T>& product, int i, int g) { d.w.put(i, g, product); };
+    for_products<false, Kind::kAny>(d.team, d.q, d.k, d.square, put);
   }
   d.team.synchronize();
-  if (dr) d.crew.store(d.e, d.all_of_r(), dr);
-  if (dq) d.crew.store(d.w, d.range(0), dq);
+  if (dr) d.copies.store(d.e, d.all_of_r(), dr);
+  if (dq) d.copies.store(d.w, d.range(0), dq);
 }
 
 template <class T, int MOST>
 JAXQR_FN void qr_jvp(const Arguments& arguments) {
   Derivative<T, MOST> d(arguments);
-  if (d.crew.count() == 0) return;
   d.begin(arguments);
+  d.triangle.restrict_rows();
   d.deep() ? compute_deep_tangent(d, arguments) : compute_wide_tangent(d, arguments);
 }
 
@@ -267,23 +282,21 @@ JAXQR_FN void qr_jvp(const Arguments& arguments) {
 // Ebar of (8.6) in e, of R_b there and Qbar^H Q in w.
 template <class T, int MOST>
 JAXQR_FN void form_ebar(const Derivative<T, MOST>& d, bool with_rbar) {
+  if (with_rbar) {
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.w.put(i, g, d.w.get(i, g) - product);
+    };
+    for_transposed_products(d.team, d.r, d.k, d.e, d.w.groups(), subtract);
+    d.team.synchronize();
+  }
   d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
-    Four<T> m = d.w.get(i, g);
-    const Four<T> product =
-        with_rbar ? multiply_row_transposed(d.r, i, d.e, g, g) : four_zeros<T>();
-#pragma unroll
-    for (int c = 0; c < 4; ++c) m[c] = product[c] - m[c];
-    d.w.put(i, g, m);
-  });
-  d.team.synchronize();
-  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
-    const Four<T> m = d.w.get(i, g);
+    const Four<T> w = d.w.get(i, g);
     Four<T> e = d.e.get(i, g);
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       const int j = 4 * g + c;
       if (!d.point.has(j)) continue;
-      e[c] = i > j ? conjugate(m[c]) : i < j ? d.w.at(j, i) : number<T>(real_part(m[c]));
+      e[c] = i > j ? -conjugate(w[c]) : i < j ? -d.w.at(j, i) : number<T>(-real_part(w[c]));
     }
     d.e.put(i, g, e);
   });
@@ -296,25 +309,20 @@ JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& ar
   for (int step = 0; step < d.ranges(); ++step) {
     const RowRange range = d.range(qbar ? d.ranges() - 1 - step : step);
     if (step > 0) {
-      d.crew.load(static_cast<const T*>(arguments.data[0]), range, d.q);
+      d.copies.load(static_cast<const T*>(arguments.data[0]), range, d.q);
       if (qbar) d.load_scaled(qbar, range, d.x);
       d.team.synchronize();
     }
-    d.team.for_groups(range.count, d.x.groups(), [&](int i, int g) {
-      Four<T> x = multiply_row<true>(d.q, i, d.e, g, d.q.groups());
-      if (qbar) {
-        const Four<T> kept = d.keep_counted(d.x.get(i, g), g);
-#pragma unroll
-        for (int c = 0; c < 4; ++c) x[c] = x[c] + kept[c];
-      }
-      d.x.put(i, g, x);
-    });
+    const auto add = [&](const Four<T>& product, int i, int g) {
+      d.x.put(i, g, qbar ? product + d.keep_counted(d.x.get(i, g), g) : product);
+    };
+    for_products<true, Kind::kAny>(d.team, d.q, range.count, d.e, add);
     d.team.synchronize();
     if (qbar) {
       d.triangle.solve_right_transposed(d.x, range.count);
       d.team.synchronize();
     }
-    d.crew.store(d.x, range, static_cast<T*>(arguments.data[4]));
+    d.copies.store(d.x, range, static_cast<T*>(arguments.data[4]));
     d.team.synchronize();
   }
 }
@@ -328,7 +336,7 @@ JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& ar
   if (qbar) {
     for (int number = 0; number < d.ranges(); ++number) {
       const RowRange range = d.range(number);
-      if (number > 0) d.crew.load(q, range, d.q);
+      if (number > 0) d.copies.load(q, range, d.q);
       d.load_scaled(qbar, range, d.x);
       d.team.synchronize();
       InnerProducts<false, T, MOST>(d.team, d.x, d.q).add_to(d.w, range.count);
@@ -350,13 +358,10 @@ JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& ar
 template <class T, int MOST>
 JAXQR_FN void form_skw_adjoint(const Derivative<T, MOST>& d, bool with_rbar) {
   if (with_rbar) {
-    d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
-      const Four<T> product = multiply_row_transposed(d.e, i, d.r, g, g);
-      Four<T> x = d.w.get(i, g);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) x[c] = x[c] - product[c];
-      d.w.put(i, g, x);
-    });
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.w.put(i, g, d.w.get(i, g) - product);
+    };
+    for_transposed_products(d.team, d.e, d.k, d.r, d.w.groups(), subtract);
     d.team.synchronize();
   }
   d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
@@ -385,24 +390,18 @@ JAXQR_FN void compute_wide_cotangent(const Derivative<T, MOST>& d, const Argumen
   d.triangle.solve_right_transposed(d.square, d.k);
   d.team.synchronize();
   d.team.for_groups(d.k, d.square.groups(), [&](int i, int g) {
-    const Four<T> y = d.square.get(i, g);
-    Four<T> x = d.e.get(i, g);
-#pragma unroll
-    for (int c = 0; c < 4; ++c) x[c] = x[c] + y[c];
-    d.e.put(i, g, x);
+    d.e.put(i, g, d.e.get(i, g) + d.square.get(i, g));
   });
   d.team.synchronize();
-  d.team.for_groups(d.m, d.x.groups(), [&](int i, int g) {
-    d.x.put(i, g, multiply_row<true>(d.q, i, d.e, g, d.q.groups()));
-  });
+  const auto put = [&](const Four<T>& product, int i, int g) { d.x.put(i, g, product); };
+  for_products<true, Kind::kAny>(d.team, d.q, d.m, d.e, put);
   d.team.synchronize();
-  d.crew.store(d.x, d.range(0), static_cast<T*>(arguments.data[4]));
+  d.copies.store(d.x, d.range(0), static_cast<T*>(arguments.data[4]));
 }
 
 template <class T, int MOST>
 JAXQR_FN void qr_vjp(const Arguments& arguments) {
   Derivative<T, MOST> d(arguments);
-  if (d.crew.count() == 0) return;
   d.begin(arguments);
   d.deep() ? compute_deep_cotangent(d, arguments) : compute_wide_cotangent(d, arguments);
 }

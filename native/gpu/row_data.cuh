@@ -108,43 +108,44 @@ JAXQR_FN void load_by_rows(const T* a, int m, int n, const RowPiece<T>& piece, T
   }
 }
 
-// Write rows `first` to `rows` of a matrix whose column c - offset is in register c. value(s, c) is the entry
-// of this thread's row number s < COUNT.
-template <int COUNT, int NP, class T, class Value>
-JAXQR_FN void store_by_columns(T* to, int first, int rows, int offset, const Value& value) {
+// Write rows `first` to `rows` of a matrix from the registers: the column c - offset from register c.
+template <class T, int NP, int COUNT>
+JAXQR_FN void store_by_columns(const T (&x)[COUNT][NP], int first, int rows, int offset, T* to) {
 #pragma unroll
   for (int s = 0; s < COUNT; ++s) {
     const int i = row_of(s);
-    if (i < first || i >= rows) continue;
+    T* at = to + (i - offset * rows);
+    if (i >= first && i < rows) {
 #pragma unroll
-    for (int c = 0; c < NP; ++c) {
-      if (c >= offset) to[(c - offset) * rows + i] = value(s, c);
+      for (int c = 0; c < NP; ++c, at += rows) {
+        if (c >= offset) *at = x[s][c];
+      }
     }
   }
 }
 
-template <int COUNT, int NP, class T, class Value>
-JAXQR_FN void store_by_rows(T* to, int rows, int offset, const RowPiece<T>& piece,
-                            const Value& value) {
+template <class T, int NP, int COUNT>
+JAXQR_FN void store_by_rows(const T (&x)[COUNT][NP], int rows, int offset, const RowPiece<T>& piece,
+                            T* to) {
   constexpr int kCols = RowPiece<T>::kCols;
   const int lane = lane_of_warp(), n = NP - offset;
 #pragma unroll
   for (int s = 0; s < COUNT; ++s) {
     const int begin = row_of(s) - lane;
-    if (begin >= rows) continue;  // the same for the whole warp
+    if (begin < rows) {  // the same for the whole warp
 #pragma unroll
-    for (int c = 0; c < NP; c += kCols) {
-      if (c + kCols <= offset) continue;
+      for (int c = 0; c < NP; c += kCols) {
 #pragma unroll
-      for (int u = 0; u < kCols; ++u) piece.of_lane(u) = value(s, c + u);
-      __syncwarp();
-      const int column = c + piece.col() - offset;
+        for (int u = 0; u < kCols; ++u) piece.of_lane(u) = x[s][c + u];
+        __syncwarp();
+        const int column = c + piece.col() - offset;
 #pragma unroll
-      for (int k = 0; k < kCols; ++k) {
-        const int i = begin + piece.row(k);
-        if (i < rows && column >= 0) to[i * n + column] = piece.in_order(k);
+        for (int k = 0; k < kCols; ++k) {
+          const int i = begin + piece.row(k);
+          if (i < rows && column >= 0) to[i * n + column] = piece.in_order(k);
+        }
+        __syncwarp();
       }
-      __syncwarp();
     }
   }
 }

@@ -33,7 +33,14 @@ class RowElimination {
       load_by_rows(from, a_.m, a_.n, memory_.piece(), a_.x);
     }
     __syncthreads();
-    const int word = find_largest_words(0, a_.n);
+    exchange_.clear();
+    const auto find_largest_word = [&](int c) {
+      int largest = 0;
+#pragma unroll
+      for (int s = 0; s < RP; ++s) largest = Larger()(largest, magnitude_word(a_.x[s][c]));
+      return largest;
+    };
+    const int word = exchange_.template combine_columns<int>(a_.n, find_largest_word, Larger());
     const bool exists = slot_ < a_.n;
     const bool finite = !__any_sync(kWarp, exists && !is_finite_word<R>(word));
     exponent_ = exists ? inverse_exponent_of_word<R>(word) : 0;
@@ -47,10 +54,7 @@ class RowElimination {
   }
 
   JAXQR_FN void factor() {
-    if constexpr (PIVOTED) {
-      pivots_.set_exponent(exponent_);
-      compute_norms(0);
-    }
+    if constexpr (PIVOTED) pivots_.set_exponent(exponent_);
 #pragma unroll 1
     for (int j = 0; j < a_.n; ++j) eliminate(j);
     if (thread_of_block() < a_.n) {
@@ -63,44 +67,36 @@ class RowElimination {
   JAXQR_FN int place() const { return PIVOTED ? pivots_.place() : lane_of_warp(); }
 
  private:
-  // Of the first `count` columns, from row `first` on: the largest magnitude of the lane's column.
-  JAXQR_FN int find_largest_words(int first, int count) {
-    const auto find_largest_word = [&](int c) {
-      int largest = 0;
-#pragma unroll
-      for (int s = 0; s < RP; ++s) {
-        const int word = row_of(s) >= first ? magnitude_word(a_.x[s][c]) : 0;
-        largest = Maximum()(largest, word);
-      }
-      return largest;
-    };
-    return exchange_.template combine_columns<int>(count, find_largest_word, Maximum());
-  }
-
-  // Compute the norms that pivots are chosen by, from row j of the diagonal on. Where squares are too
-  // small, columns are multiplied by powers of two of their own.
+  // Compute the norms that pivots are chosen by, from row j of the diagonal on: of columns that are
+  // multiplied by powers of two of their own, so that no square is too small.
   JAXQR_FN void compute_norms(int j) {
     const int first = a_.first + j, count = a_.n - j;
     int exponent = 0;
-    R square = 0;
-#pragma unroll 1
-    for (int round = 0;; ++round) {
-      const R power = power_of_two<R>(exponent);
-      const auto add_squares = [&](int c) {
-        const R power_of_column = take_from(power, c);
-        R sum = 0;
+    if (j > 0) {  // before, take() has seen to it
+      const auto find_largest_entry = [&](int c) {
+        R largest = 0;
 #pragma unroll
         for (int s = 0; s < RP; ++s) {
-          const T entry = row_of(s) >= first ? a_.x[s][c] : number<T>(0);
-          sum = add_square(sum, scale_by(entry, power_of_column));
+          largest = larger(largest, row_of(s) >= first ? magnitude(a_.x[s][c]) : R(0));
         }
-        return sum;
+        return largest;
       };
-      square = exchange_.template combine_columns<R>(count, add_squares, Plus());
-      if (round > 0 || !__any_sync(kWarp, slot_ < count && square < kLeastSum<R>)) break;
-      const int word = find_largest_words(first, count);
-      exponent = slot_ < count ? inverse_exponent_of_word<R>(word) : 0;
+      const R largest =
+          exchange_.template combine_columns<R>(count, find_largest_entry, Larger());
+      if (slot_ < count) exponent = inverse_exponent(largest);
     }
+    const R power = power_of_two<R>(exponent);
+    const auto add_squares = [&](int c) {
+      const R power_of_column = take_from(power, c);
+      R sum = 0;
+#pragma unroll
+      for (int s = 0; s < RP; ++s) {
+        const T entry = row_of(s) >= first ? a_.x[s][c] : number<T>(0);
+        sum = add_square(sum, scale_by(entry, power_of_column));
+      }
+      return sum;
+    };
+    const R square = exchange_.template combine_columns<R>(count, add_squares, Plus());
     const int slot = pivots_.slot(j);
     pivots_.set(take_from(square, slot), take_from(exponent, slot));
   }
@@ -108,8 +104,9 @@ class RowElimination {
   JAXQR_FN void eliminate(int j) {
     const int diagonal = a_.first + j;
     if constexpr (PIVOTED) {
+      if (j == 0 || pivots_.any_in_doubt(j)) compute_norms(j);
       const int slot = pivots_.exchange_with_largest(j) - j;
-      if (slot > 0) exchange_columns<1, NP>(slot);
+      if (slot > 0) exchange_columns(slot);
     }
     Reflector<T> h = {number<T>(0), number<T>(0), R(0)};
     T weight = number<T>(0), product = number<T>(0);  // v^H times the column of the lane's slot
@@ -126,25 +123,35 @@ class RowElimination {
     if constexpr (PIVOTED) {
       const int slot = pivots_.slot(j);
       pivots_.take_off(row[slot] - memory_.weights()[slot]);
-      if (pivots_.any_in_doubt(j + 1)) compute_norms(j + 1);
+    }
+  }
+
+  // Exchange slot 0 with another, which is found by halving. What registers get by a branch is only
+  // the column that is to come to slot 0: branches that change more would make copies of all.
+  JAXQR_FN void exchange_columns(int slot) {
+    T found[RP];
+    find_column<1, NP>(slot, found);
+#pragma unroll
+    for (int s = 0; s < RP; ++s) {
+#pragma unroll
+      for (int c = 1; c < NP; ++c) {
+        if (c == slot) a_.x[s][c] = a_.x[s][0];
+      }
+      a_.x[s][0] = found[s];
     }
   }
 
   template <int BEGIN, int END>
-  JAXQR_FN void exchange_columns(int slot) {
+  JAXQR_FN void find_column(int slot, T (&found)[RP]) const {
     if constexpr (END - BEGIN == 1) {
 #pragma unroll
-      for (int s = 0; s < RP; ++s) {
-        const T entry = a_.x[s][0];
-        a_.x[s][0] = a_.x[s][BEGIN];
-        a_.x[s][BEGIN] = entry;
-      }
+      for (int s = 0; s < RP; ++s) found[s] = a_.x[s][BEGIN];
     } else {
       constexpr int kMiddle = (BEGIN + END) / 2;
       if (slot < kMiddle) {
-        exchange_columns<BEGIN, kMiddle>(slot);
+        find_column<BEGIN, kMiddle>(slot, found);
       } else {
-        exchange_columns<kMiddle, END>(slot);
+        find_column<kMiddle, END>(slot, found);
       }
     }
   }
@@ -168,7 +175,7 @@ class RowElimination {
         trivial = word == 0 && imaginary_part(alpha) == 0;
         if (small && !trivial) {
           const int exponent =
-              inverse_exponent_of_word<R>(Maximum()(word, magnitude_word(alpha)));
+              inverse_exponent_of_word<R>(Larger()(word, magnitude_word(alpha)));
 #pragma unroll
           for (int s = 0; s < RP; ++s) {
             const R power = power_of_two<R>(row_of(s) >= diagonal ? exponent : 0);
@@ -186,10 +193,17 @@ class RowElimination {
 
   JAXQR_FN T multiply_by_first(int diagonal, int count) {
     T below[RP];
+    bool in_warp = false;  // of which most have nothing to write
 #pragma unroll
     for (int s = 0; s < RP; ++s) {
       below[s] = row_of(s) > diagonal ? a_.x[s][0] : number<T>(0);
-      if (row_of(s) == diagonal) write_words<NP>(a_.x[s], exchange_.row());
+      in_warp = in_warp | (row_of(s) / 32 == diagonal / 32);
+    }
+    if (in_warp) {
+#pragma unroll
+      for (int s = 0; s < RP; ++s) {
+        if (row_of(s) == diagonal) write_words<NP>(a_.x[s], exchange_.row());
+      }
     }
     const auto multiply = [&](int c) {
       T sum = number<T>(0);
@@ -204,9 +218,9 @@ class RowElimination {
     int largest = 0;
 #pragma unroll
     for (int s = 0; s < RP; ++s) {
-      if (row_of(s) > diagonal) largest = Maximum()(largest, magnitude_word(a_.x[s][0]));
+      if (row_of(s) > diagonal) largest = Larger()(largest, magnitude_word(a_.x[s][0]));
     }
-    return exchange_.combine_threads(largest, Maximum());
+    return exchange_.combine_threads(largest, Larger());
   }
 
   // Keep tau and the products of the reflector with those before it, which are in the last slots: a

@@ -50,8 +50,11 @@ struct Plus {
     return x + y;
   }
 };
-struct Maximum {
-  JAXQR_FN int operator()(int x, int y) const { return x > y ? x : y; }
+struct Larger {
+  template <class V>
+  JAXQR_FN V operator()(V x, V y) const {
+    return larger(x, y);
+  }
 };
 
 // Combine COUNT values over the lanes of a warp. Afterwards values[0] of a lane is the combination of
@@ -80,26 +83,39 @@ JAXQR_FN void combine_in_warp(V* values, const Combine& combine) {
 //
 // There are two places, used in turn, so that one barrier for each exchange is enough: who writes to
 // a place has passed the barrier of the exchange after the one in which it was last read.
+//
+// Each has a part for each warp, and parts of zeros up to a power of two: so fewer questions are to
+// be asked about the number of warps.
 template <class T, int NP>
 class ColumnExchange {
  public:
   static constexpr int kMostWarps = 8;
 
-  JAXQR_FN static constexpr int bytes(int warps) {
-    return 2 * (warps + 1) * NP * static_cast<int>(sizeof(T));
-  }
+  JAXQR_FN static constexpr int bytes(int warps) { return 2 * place_bytes(count_parts(warps)); }
 
   JAXQR_FN explicit ColumnExchange(unsigned char* memory)
-      : memory_(memory), warps_(warps_of_block()) {}
+      : memory_(memory), parts_(count_parts(warps_of_block())) {}
+
+  // Before the first exchange; who had the memory before must be done.
+  JAXQR_FN void clear() const {
+    const int missing = (parts_ - warps_of_block()) * NP;
+    for (int e = thread_of_block(); e < 2 * missing; e += threads_of_block()) {
+      const int turn = e >= missing, c = turn ? e - missing : e;
+      part<T>(memory_ + turn * place_bytes(parts_), warps_of_block())[c] = number<T>(0);
+    }
+  }
 
   // A row of NP entries, which one thread writes before the next exchange and all may read after it.
   JAXQR_FN T* row() const { return reinterpret_cast<T*>(place()); }
 
   // Combine value(c) of all threads for each column c < count. A lane gets the result of column
-  // lane % NP, which is of no use if that is not below `count`.
+  // lane % NP, which is of no use if that is not below `count`. To combine zero changes nothing.
+  //
+  // As many columns at a time as take 32 registers: of more, few exchanges less would be needed.
   template <class V, class Value, class Combine>
   JAXQR_FN V combine_columns(int count, const Value& value, const Combine& combine) {
-    constexpr int kTogether = NP < 16 ? NP : 16, kLanes = 32 / kTogether;
+    constexpr int kMost = sizeof(T) == 16 ? 8 : 16;
+    constexpr int kTogether = NP < kMost ? NP : kMost, kLanes = 32 / kTogether;
     const int lane = lane_of_warp();
 #pragma unroll
     for (int first = 0; first < NP; first += kTogether) {
@@ -108,7 +124,9 @@ class ColumnExchange {
 #pragma unroll
         for (int c = 0; c < kTogether; ++c) values[c] = value(first + c);
         combine_in_warp<kTogether>(values, combine);
-        if (lane % kLanes == 0) parts<V>(warp_of_block())[first + lane / kLanes] = values[0];
+        if (lane % kLanes == 0) {
+          part<V>(place(), warp_of_block())[first + lane / kLanes] = values[0];
+        }
       }
     }
     return combine_parts<V>(combine);
@@ -118,34 +136,42 @@ class ColumnExchange {
   template <class V, class Combine>
   JAXQR_FN V combine_threads(V value, const Combine& combine) {
     combine_in_warp<1>(&value, combine);
-    parts<V>(warp_of_block())[lane_of_warp() % NP] = value;
+    part<V>(place(), warp_of_block())[lane_of_warp() % NP] = value;
     return combine_parts<V>(combine);
   }
 
  private:
-  JAXQR_FN unsigned char* place() const {
-    return memory_ + turn_ * (warps_ + 1) * NP * static_cast<int>(sizeof(T));
+  static constexpr int kPartBytes = NP * static_cast<int>(sizeof(T));
+
+  JAXQR_FN static constexpr int count_parts(int warps) {
+    return warps > 4 ? kMostWarps : warps > 2 ? 4 : warps;
   }
+  JAXQR_FN static constexpr int place_bytes(int parts) { return (parts + 1) * kPartBytes; }
+
+  JAXQR_FN unsigned char* place() const { return memory_ + turn_ * place_bytes(parts_); }
   template <class V>
-  JAXQR_FN V* parts(int warp) const {
-    return reinterpret_cast<V*>(place() + NP * sizeof(T)) + warp * NP;
+  JAXQR_FN static V* part(unsigned char* place, int which) {
+    return reinterpret_cast<V*>(place + (which + 1) * kPartBytes);
   }
 
   template <class V, class Combine>
   JAXQR_FN V combine_parts(const Combine& combine) {
-    const V* const own = parts<V>(0) + lane_of_warp() % NP;
+    unsigned char* const from = place();
+    const int slot = lane_of_warp() % NP;
+    const auto get = [&](int which) { return part<V>(from, which)[slot]; };
     __syncthreads();
     turn_ ^= 1;
-    V result = own[0];
-#pragma unroll
-    for (int w = 1; w < kMostWarps; ++w) {
-      if (w < warps_) result = combine(result, own[w * NP]);
+    V result = get(0);
+    if (parts_ > 1) result = combine(result, get(1));
+    if (parts_ > 2) result = combine(result, combine(get(2), get(3)));
+    if (parts_ > 4) {
+      result = combine(result, combine(combine(get(4), get(5)), combine(get(6), get(7))));
     }
     return result;
   }
 
   unsigned char* memory_;
-  int warps_, turn_ = 0;
+  int parts_, turn_ = 0;
 };
 
 }  // namespace jaxqr

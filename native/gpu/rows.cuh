@@ -25,21 +25,36 @@ class RowResults {
   JAXQR_FN RowResults(RowMatrix<T, NP, RP>& a, const RowMemory<T, NP>& memory, bool transposed)
       : a_(a), memory_(memory), transposed_(transposed) {}
 
-  // The rows before `first` are those of `from`.
-  JAXQR_FN void put_h(const T* from, T* h) const {
-#pragma unroll 1
-    for (int i = thread_of_block(); i < a_.first; i += threads_of_block()) {
-      for (int c = 0; c < a_.n; ++c) h[c * a_.m + i] = from[c * a_.m + i];
+  // Multiply R by what the columns were divided by. Only V and tau may be of use afterwards.
+  JAXQR_FN void scale_r() {
+#pragma unroll
+    for (int c = 0; c < NP; ++c) {
+      const Real<T> inverse = memory_.inverses()[c];
+#pragma unroll
+      for (int s = 0; s < RP; ++s) {
+        if (row_of(s) <= a_.first + column(c)) a_.x[s][c] = scale_by(a_.x[s][c], inverse);
+      }
     }
-    put<RP>(h, a_.m, [&](int s, int c) {
-      return row_of(s) <= a_.first + column(c) ? get_r(s, c) : a_.x[s][c];
-    });
   }
 
+  // Copy the rows before `first`.
+  JAXQR_FN void copy_rows_before(const T* from, T* to) const {
+#pragma unroll 1
+    for (int i = thread_of_block(); i < a_.first; i += threads_of_block()) {
+#pragma unroll 4
+      for (int c = 0; c < a_.n; ++c) to[c * a_.m + i] = from[c * a_.m + i];
+    }
+  }
+
+  JAXQR_FN void put_all_rows(T* to) const { put(a_.x, a_.m, to); }
+
   JAXQR_FN void put_r(T* r) const {
-    put<1>(r, a_.n, [&](int s, int c) {
-      return row_of(s) <= column(c) ? get_r(s, c) : number<T>(0);
-    });
+    T row[1][NP];
+#pragma unroll
+    for (int c = 0; c < NP; ++c) {
+      row[0][c] = row_of(0) <= column(c) ? a_.x[0][c] : number<T>(0);
+    }
+    put(row, a_.n, r);
   }
 
   JAXQR_FN void put_tau(T* tau) const {
@@ -55,7 +70,7 @@ class RowResults {
     }
   }
 
-  // Compute T for put_t(), or W = T V_1^H with the leading square V_1 of V for put_q().
+  // Compute T for put_t(), or W = T V_1^H with the leading square V_1 of V for compute_q().
   JAXQR_FN void compute_t(bool times_v) {
     __syncthreads();
     if (warp_of_block() == 0) {
@@ -79,22 +94,19 @@ class RowResults {
     }
   }
 
-  JAXQR_FN void put_q(T* q) {
-    subtract_from_identity<NP>(memory_.square(), a_.offset(), a_.x);
-    put<RP>(q, a_.m, [&](int s, int c) { return a_.x[s][c]; });
-  }
+  // Turn the rows of V into rows of Q.
+  JAXQR_FN void compute_q() { subtract_from_identity<NP>(memory_.square(), a_.offset(), a_.x); }
 
  private:
   // Which column is in register c.
   JAXQR_FN int column(int c) const { return c - a_.offset(); }
-  JAXQR_FN T get_r(int s, int c) const { return scale_by(a_.x[s][c], memory_.inverses()[c]); }
 
-  template <int COUNT, class Value>
-  JAXQR_FN void put(T* to, int rows, const Value& value) const {
+  template <int COUNT>
+  JAXQR_FN void put(const T (&x)[COUNT][NP], int rows, T* to) const {
     if (transposed_) {
-      store_by_columns<COUNT, NP>(to, a_.first, rows, a_.offset(), value);
+      store_by_columns(x, a_.first, rows, a_.offset(), to);
     } else {
-      store_by_rows<COUNT, NP>(to, rows, a_.offset(), memory_.piece(), value);
+      store_by_rows(x, rows, a_.offset(), memory_.piece(), to);
     }
   }
 
@@ -105,37 +117,44 @@ class RowResults {
 
 template <class T, int NP, int RP, bool PIVOTED>
 JAXQR_FN void rows(const Arguments& arguments) {
-  const long long which = blockIdx.x;
+  constexpr int kA = 0, kQ = 1, kR = 2, kH = 3, kTau = 4, kP = 5, kT = 6, kFirst = 7;
   const int m = arguments.sizes[0], n = arguments.sizes[1];
   const bool transposed = arguments.sizes[2], panel = arguments.sizes[3];
+  const long long which = blockIdx.x;
+  const bool with_q = arguments.data[kQ], with_t = arguments.data[kT], with_h = arguments.data[kH];
+  // Addresses are computed where they are needed: until then, the registers have better uses.
   const auto data = [&](int slot, int entries) {
-    T* const all = static_cast<T*>(arguments.data[slot]);
-    return all ? all + which * entries : nullptr;
+    return static_cast<T*>(arguments.data[slot]) + which * entries;
   };
-  T *const from = data(0, m * n), *const q = data(1, m * n), *const r = data(2, n * n),
-          *const h = data(3, m * n), *const tau = data(4, n), *const t = data(6, n * n);
-  const int first = panel ? static_cast<const int*>(arguments.data[7])[which] : 0;
+  const int first = panel ? static_cast<const int*>(arguments.data[kFirst])[which] : 0;
 
   RowMatrix<T, NP, RP> a(m, n, first);
   const RowMemory<T, NP> memory;
-  RowElimination<T, NP, RP, PIVOTED> elimination(a, memory, arguments.sizes[4], q || t);
-  elimination.take(from, transposed);
+  RowElimination<T, NP, RP, PIVOTED> elimination(a, memory, arguments.sizes[4], with_q || with_t);
+  elimination.take(data(kA, m * n), transposed);
   elimination.factor();
-  if (PIVOTED && arguments.data[5] && thread_of_block() < n) {
-    static_cast<int*>(arguments.data[5])[which * n + elimination.place()] = thread_of_block();
+  if (PIVOTED && arguments.data[kP] && thread_of_block() < n) {
+    static_cast<int*>(arguments.data[kP])[which * n + elimination.place()] = thread_of_block();
   }
   RowResults<T, NP, RP> results(a, memory, transposed);
-  if (h) results.put_h(from, h);
-  if (r) results.put_r(r);
-  if (tau) results.put_tau(tau);
-  if (q) results.keep_reflectors();
+  if (arguments.data[kTau]) results.put_tau(data(kTau, n));
+  if (with_h || arguments.data[kR]) results.scale_r();
+  if (arguments.data[kR]) results.put_r(data(kR, n * n));
+  if (with_h) {
+    results.copy_rows_before(data(kA, m * n), data(kH, m * n));
+    results.put_all_rows(data(kH, m * n));
+  }
+  if (with_q) results.keep_reflectors();
   // A loop, so that there is one copy of the code. W takes the place of what T is computed from.
 #pragma unroll 1
-  for (int for_q = t ? 0 : 1; for_q < (q ? 2 : 1); ++for_q) {
+  for (int for_q = with_t ? 0 : 1; for_q < (with_q ? 2 : 1); ++for_q) {
     results.compute_t(for_q);
-    if (!for_q) results.put_t(t, transposed && !panel);
+    if (!for_q) results.put_t(data(kT, n * n), transposed && !panel);
   }
-  if (q) results.put_q(q);
+  if (with_q) {
+    results.compute_q();
+    results.put_all_rows(data(kQ, m * n));
+  }
 }
 
 }  // namespace jaxqr

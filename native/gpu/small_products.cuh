@@ -15,42 +15,72 @@ JAXQR_FN T conjugate_if(T x) {
   }
 }
 
-// The group `group` of row i of X Y, of the first `inner` groups of columns of X; of conj(X) Y if
-// CONJUGATE.
-template <bool CONJUGATE = false, class T, int MOST>
-JAXQR_FN Four<T> multiply_row(const Tile<T, MOST>& x, int i, const Tile<T, MOST>& y, int group,
-                              int inner) {
-  Four<T> sum = four_zeros<T>();
-#pragma unroll(kIsComplex<T> ? 1 : 2)
-  for (int l = 0; l < inner; ++l) {
-    const Four<T> own = x.get(i, l);
+template <int ROWS, class T, class Use>
+JAXQR_FN void use_rows(const int (&i)[ROWS], int g, const Four<T> (&sum)[ROWS], const Use& use) {
+  use(sum[0], i[0], g);
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const T factor = conjugate_if<CONJUGATE>(own[c]);
-      const Four<T> row = y.get(4 * l + c, group);
-#pragma unroll
-      for (int d = 0; d < 4; ++d) sum[d] = add_product(sum[d], factor, row[d]);
-    }
+  for (int r = 1; r < ROWS; ++r) {
+    if (i[r] != i[0]) use(sum[r], i[r], g);
   }
-  return sum;
 }
 
-// The group `group` of row i of X Y^T, of the groups of their columns from `first` on.
-template <class T, int MOST>
-JAXQR_FN Four<T> multiply_row_transposed(const Tile<T, MOST>& x, int i, const Tile<T, MOST>& y,
-                                         int group, int first) {
-  Four<T> sum = four_zeros<T>();
-#pragma unroll(kIsComplex<T> ? 1 : 2)
-  for (int l = first; l < x.groups(); ++l) {
-    const Four<T> own = x.get(i, l);
+// What is known of Y in X Y.
+enum class Kind { kAny, kUpper };
+
+// Call use(product, i, g) with the groups of all rows of X Y, or of conj(X) Y if CONJUGATE. A thread
+// works on several rows, so that what it reads of Y serves all of them.
+template <bool CONJUGATE, Kind KIND, class T, int MOST, class Use>
+JAXQR_FN void for_products(const Team<MOST>& team, const Tile<T, MOST>& x, int rows,
+                           const Tile<T, MOST>& y, const Use& use) {
+  constexpr int kRows = Team<MOST>::kRows;
+  team.for_row_blocks(rows, y.groups(), [&](const int (&i)[kRows], int g) {
+    Four<T> sum[kRows] = {};
+    const int end = KIND == Kind::kUpper && g < x.groups() ? g + 1 : x.groups();
+#pragma unroll 1
+    for (int l = 0; l < end; ++l) {
+      Four<T> own[kRows];
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      const Four<T> row = y.get(4 * group + c, l);
+      for (int r = 0; r < kRows; ++r) own[r] = x.get(i[r], l);
 #pragma unroll
-      for (int d = 0; d < 4; ++d) sum[c] = add_product(sum[c], own[d], row[d]);
+      for (int c = 0; c < 4; ++c) {
+        const Four<T> row = y.get(4 * l + c, g);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          const T factor = conjugate_if<CONJUGATE>(own[r][c]);
+#pragma unroll
+          for (int d = 0; d < 4; ++d) sum[r][d] = add_product(sum[r][d], factor, row[d]);
+        }
+      }
     }
-  }
-  return sum;
+    use_rows(i, g, sum, use);
+  });
+}
+
+// The same of X Y^T, of X and Y with as many columns, of which those of the groups from g on count in
+// group g.
+template <class T, int MOST, class Use>
+JAXQR_FN void for_transposed_products(const Team<MOST>& team, const Tile<T, MOST>& x, int rows,
+                                      const Tile<T, MOST>& y, int groups, const Use& use) {
+  constexpr int kRows = Team<MOST>::kRows;
+  team.for_row_blocks(rows, groups, [&](const int (&i)[kRows], int g) {
+    Four<T> sum[kRows] = {};
+#pragma unroll 1
+    for (int l = g; l < x.groups(); ++l) {
+      Four<T> own[kRows];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) own[r] = x.get(i[r], l);
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const Four<T> row = y.get(4 * g + c, l);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+          for (int d = 0; d < 4; ++d) sum[r][c] = add_product(sum[r][c], own[r][d], row[d]);
+        }
+      }
+    }
+    use_rows(i, g, sum, use);
+  });
 }
 
 // S := S + X^T Y, or S + X^H Y if CONJUGATE, of matrices with `rows` rows. A thread has four rows and
@@ -75,7 +105,7 @@ class InnerProducts {
       const bool inside = i < x_.cols() && group < y_.groups();
       Four<T> sum[kHeight];
 #pragma unroll
-      for (int c = 0; c < kHeight; ++c) sum[c] = four_zeros<T>();
+      for (int c = 0; c < kHeight; ++c) sum[c] = Four<T>{};
       if (inside) add_rows(i, group, rows, sum);
       add_up(sum);
       put(s, i, group, inside, sum);

@@ -15,9 +15,22 @@ struct alignas(16) Four {
 };
 
 template <class T>
-JAXQR_FN Four<T> four_zeros() {
-  const T zero = number<T>(0);
-  return {{zero, zero, zero, zero}};
+JAXQR_FN Four<T> operator+(Four<T> x, const Four<T>& y) {
+#pragma unroll
+  for (int c = 0; c < 4; ++c) x[c] = x[c] + y[c];
+  return x;
+}
+template <class T>
+JAXQR_FN Four<T> operator-(Four<T> x, const Four<T>& y) {
+#pragma unroll
+  for (int c = 0; c < 4; ++c) x[c] = x[c] - y[c];
+  return x;
+}
+template <class T>
+JAXQR_FN Four<T> scale_by(Four<T> x, Real<T> s) {
+#pragma unroll
+  for (int c = 0; c < 4; ++c) x[c] = scale_by(x[c], s);
+  return x;
 }
 
 // A matrix in shared memory, by rows, with at most MOST columns.
@@ -43,9 +56,11 @@ class Tile {
   JAXQR_FN T& at(int i, int j) const { return data_[i * lead(cols_) + j]; }
   JAXQR_FN Four<T> get(int i, int group) const { return *place(i, group); }
   JAXQR_FN void put(int i, int group, Four<T> x) const {
+    if (4 * group + 4 > cols_) {
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
-      if (4 * group + c >= cols_) x[c] = number<T>(0);
+      for (int c = 1; c < 4; ++c) {
+        if (4 * group + c >= cols_) x[c] = number<T>(0);
+      }
     }
     *place(i, group) = x;
   }
@@ -65,18 +80,15 @@ class Tile {
 template <int MOST>
 class Team {
  public:
+  static constexpr int kRows = MOST == 4 ? 1 : 2;
+
   JAXQR_FN explicit Team(int size) : size_(size) {}
 
   JAXQR_FN int size() const { return MOST == 4 ? 4 : size_; }
   JAXQR_FN int rank() const { return threadIdx.x & (size() - 1); }
-  JAXQR_FN bool is_block() const { return size() > 32; }
-  JAXQR_FN void synchronize() const { is_block() ? __syncthreads() : __syncwarp(); }
-
-  // Those that copy together: all of a warp, for all of its teams, or the block.
-  JAXQR_FN int crew() const { return is_block() ? size() : 32; }
-  JAXQR_FN int rank_in_crew() const { return threadIdx.x & (crew() - 1); }
-  JAXQR_FN int teams_in_crew() const { return crew() / size(); }
-  JAXQR_FN int number_in_crew() const { return rank_in_crew() / size(); }
+  JAXQR_FN int number() const { return threadIdx.x >> count_bits(size()); }  // in the block
+  JAXQR_FN int teams() const { return blockDim.x >> count_bits(size()); }
+  JAXQR_FN void synchronize() const { size() > 32 ? __syncthreads() : __syncwarp(); }
 
   template <class Use>
   JAXQR_FN void for_rows(int rows, const Use& use) const {
@@ -100,9 +112,28 @@ class Team {
     }
   }
 
+  // The same with kRows rows for a thread at a time. In place of those that are not there the first
+  // is repeated.
+  template <class Use>
+  JAXQR_FN void for_row_blocks(int rows, int groups, const Use& use) const {
+    if constexpr (MOST == 4) {
+      const int i[kRows] = {rank()};
+      if (rank() < rows) use(i, 0);
+    } else {
+      const int bits = count_bits((rows + kRows - 1) / kRows), down = 1 << bits;
+      for (int group = rank() >> bits; group < groups; group += size() >> bits) {
+        for (int first = rank() & (down - 1); first < rows; first += kRows * down) {
+          const int i[kRows] = {first, first + down < rows ? first + down : first};
+          use(i, group);
+        }
+      }
+    }
+  }
+
   // The bits of a number that counts so many things, but of no larger one than a rank.
   JAXQR_FN int count_bits(int things) const {
-    const int most = 31 - __clz(size()), wanted = things > 1 ? 32 - __clz(things - 1) : 0;
+    const int most = MOST == 4 ? 2 : 31 - __clz(size_);
+    const int wanted = things > 1 ? 32 - __clz(things - 1) : 0;
     return wanted < most ? wanted : most;
   }
 
@@ -110,113 +141,116 @@ class Team {
   int size_;
 };
 
-// Some rows, or all, of matrices of one shape.
+// Some rows, or all, of a matrix.
 struct RowRange {
   int first, count, of;
 };
 
-// The matrices of a batch that a crew has, between global memory, where they lie by rows or by
-// columns, and the tiles of its teams.
+// Copies matrices between global memory, where they lie by rows or by columns, and a team's tiles.
+// Teams of a warp have neighbouring matrices. One without a matrix, as the batch ends, loads the
+// last and stores nothing.
 template <class T, int MOST>
-class Crew {
+class Copies {
  public:
-  JAXQR_FN Crew(const Team<MOST>& team, long long batch, bool transposed, int bytes_per_team)
-      : team_(team), transposed_(transposed), bytes_(bytes_per_team) {
-    const int teams = team.teams_in_crew(), crews = blockDim.x / team.crew();
-    first_ = (static_cast<long long>(blockIdx.x) * crews + threadIdx.x / team.crew()) * teams;
-    const long long left = batch - first_;
-    count_ = left < 0 ? 0 : left < teams ? static_cast<int>(left) : teams;
+  using Matrix = Tile<T, MOST>;
+
+  JAXQR_FN Copies(const Team<MOST>& team, long long batch, bool transposed)
+      : team_(team), transposed_(transposed) {
+    matrix_ = static_cast<long long>(blockIdx.x) * team.teams() + team.number();
+    stores_ = matrix_ < batch;
+    if (!stores_) matrix_ = batch - 1;
   }
 
-  // How many of the teams, the first ones, have a matrix.
-  JAXQR_FN int count() const { return count_; }
-
-  // The shared memory of this thread's team.
-  JAXQR_FN unsigned char* memory() const {
-    return warp_memory<unsigned char>(team_.is_block() ? 0 : bytes_ * team_.teams_in_crew()) +
-           team_.number_in_crew() * bytes_;
-  }
-
-  // What the team `which` has where this thread's team has `mine`.
-  template <class X>
-  JAXQR_FN X* of_team(X* mine, int which) const {
-    return reinterpret_cast<X*>(reinterpret_cast<unsigned char*>(mine) +
-                                (which - team_.number_in_crew()) * bytes_);
-  }
-
-  // Copy into tiles. An entry x becomes change(x, i, j, which): row, column, and which team's.
+  // Load rows. What a thread reads at once, in row i and group g, becomes change(entries, i, g).
+  // Behind the rows are zeros, until there are `filled`.
   template <class Change>
-  JAXQR_FN void load(const T* from, RowRange rows, const Tile<T, MOST>& to,
+  JAXQR_FN void load(const T* from, RowRange rows, const Matrix& to, int filled,
                      const Change& change) const {
-    constexpr int kAtOnce = MOST == 4 ? 4 : 8;  // entries that a thread waits for together
-    const Places places(*this, rows, to.cols());
-    const T* const source = from + first_ * rows.of * to.cols();
-    const int total = count_ * rows.count * to.cols();
-    for (int e = team_.rank_in_crew(); e < total; e += kAtOnce * team_.crew()) {
-      T value[kAtOnce];
+    const Places places(*this, rows, to, filled);
+    for (int g = places.group; g < to.groups(); g += places.group_step) {
+      for (int i = places.row; i < filled; i += kAtOnce * places.row_step) {
+        Four<T> entries[kAtOnce];
 #pragma unroll
-      for (int c = 0; c < kAtOnce; ++c) {
-        const int entry = e + c * team_.crew();
-        if (entry < total) value[c] = source[places.find(entry).there];
-      }
+        for (int c = 0; c < kAtOnce; ++c) {
+          const int row = i + c * places.row_step;
+          entries[c] = row < rows.count ? places.read(from, row, g) : Four<T>{};
+        }
 #pragma unroll
-      for (int c = 0; c < kAtOnce; ++c) {
-        const int entry = e + c * team_.crew();
-        if (entry >= total) break;
-        const Place place = places.find(entry);
-        entry_of(to, place) = change(value[c], place.i, place.j, place.which);
+        for (int c = 0; c < kAtOnce; ++c) {
+          const int row = i + c * places.row_step;
+          if (row < filled) to.put(row, g, change(entries[c], row, g));
+        }
       }
     }
   }
-  JAXQR_FN void load(const T* from, RowRange rows, const Tile<T, MOST>& to) const {
-    load(from, rows, to, [](T x, int, int, int) { return x; });
+  JAXQR_FN void load(const T* from, RowRange rows, const Matrix& to) const {
+    load(from, rows, to, rows.count, [](const Four<T>& entries, int, int) { return entries; });
   }
 
-  JAXQR_FN void store(const Tile<T, MOST>& from, RowRange rows, T* to) const {
-    const Places places(*this, rows, from.cols());
-    T* const target = to + first_ * rows.of * from.cols();
-    const int total = count_ * rows.count * from.cols();
-    for (int e = team_.rank_in_crew(); e < total; e += team_.crew()) {
-      const Place place = places.find(e);
-      target[place.there] = entry_of(from, place);
+  JAXQR_FN void store(const Matrix& from, RowRange rows, T* to) const {
+    if (!stores_) return;
+    const Places places(*this, rows, from, rows.count);
+    for (int g = places.group; g < from.groups(); g += places.group_step) {
+      for (int i = places.row; i < rows.count; i += places.row_step) {
+        places.write(from.get(i, g), to, i, g);
+      }
     }
   }
 
  private:
-  struct Place {
-    int there, which, i, j;
-  };
+  // How many groups a thread waits for together.
+  static constexpr int kAtOnce = MOST == 4 ? 1 : sizeof(T) == 16 ? 2 : 4;
 
-  // Where entry number e is, counted in the order of global memory.
-  class Places {
-   public:
-    JAXQR_FN Places(const Crew& crew, RowRange rows, int cols)
-        : size_(rows.count * cols), inner_(crew.transposed_ ? rows.count : cols),
-          transposed_(crew.transposed_), offset_(transposed_ ? rows.first : rows.first * cols),
-          gap_(transposed_ ? rows.of - rows.count : 0) {}
+  // Which rows and groups a thread copies, so that neighbours have what lies side by side, and where
+  // they are in global memory.
+  struct Places {
+    int row, row_step, group, group_step;
 
-    JAXQR_FN Place find(int e) const {
-      const int which = size_.divide(e), within = e - which * size_.by();
-      const int outer = inner_.divide(within), at = within - outer * inner_.by();
-      // only one matrix has a gap
-      return {e + offset_ + outer * gap_, which, transposed_ ? at : outer, transposed_ ? outer : at};
+    JAXQR_FN Places(const Copies& copies, RowRange rows, const Matrix& tile, int filled)
+        : cols_(tile.cols()), whole_(!copies.transposed_ && tile.cols() % 4 == 0),
+          down_(copies.transposed_ ? 1 : tile.cols()), across_(copies.transposed_ ? rows.of : 1),
+          start_(copies.matrix_ * rows.of * tile.cols() + rows.first * down_) {
+      const Team<MOST>& team = copies.team_;
+      const int bits = team.count_bits(copies.transposed_ ? filled : tile.groups());
+      const int fast = team.rank() & ((1 << bits) - 1), slow = team.rank() >> bits;
+      const int fast_step = 1 << bits, slow_step = team.size() >> bits;
+      row = copies.transposed_ ? fast : slow, group = copies.transposed_ ? slow : fast;
+      row_step = copies.transposed_ ? fast_step : slow_step;
+      group_step = copies.transposed_ ? slow_step : fast_step;
+    }
+
+    JAXQR_FN Four<T> read(const T* from, int i, int g) const {
+      const T* const place = from + start_ + i * down_ + 4 * g * across_;
+      if (whole_) return *reinterpret_cast<const Four<T>*>(place);
+      Four<T> entries;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        entries[c] = 4 * g + c < cols_ ? place[c * across_] : number<T>(0);
+      }
+      return entries;
+    }
+    JAXQR_FN void write(const Four<T>& entries, T* to, int i, int g) const {
+      T* const place = to + start_ + i * down_ + 4 * g * across_;
+      if (whole_) {
+        *reinterpret_cast<Four<T>*>(place) = entries;
+        return;
+      }
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        if (4 * g + c < cols_) place[c * across_] = entries[c];
+      }
     }
 
    private:
-    Divisor size_, inner_;
-    bool transposed_;
-    int offset_, gap_;
+    int cols_;
+    bool whole_;
+    int down_, across_;
+    long long start_;
   };
 
-  JAXQR_FN T& entry_of(const Tile<T, MOST>& tile, Place place) const {
-    return *of_team(&tile.at(place.i, place.j), place.which);
-  }
-
   Team<MOST> team_;
-  bool transposed_;
-  int bytes_;
-  long long first_;
-  int count_;
+  bool transposed_, stores_;
+  long long matrix_;
 };
 
 }  // namespace jaxqr

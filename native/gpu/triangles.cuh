@@ -75,11 +75,20 @@ class Triangle {
   JAXQR_FN int groups() const { return MOST == 4 ? 1 : (rows_ + 3) / 4; }
   JAXQR_FN Point<R>* point() const { return point_; }
 
-  // X with X R_m = B, one row on a thread. X may be B.
-  JAXQR_FN void solve_right(const Matrix& b, const Matrix& x, int rows) const {
+  // Make R_m of R, but for its diagonal, which is in the reciprocals: rows that do not count are zero.
+  JAXQR_FN void restrict_rows() const {
+    if (all_count()) return;
     const unsigned counts = point_->counts;
+    team_.for_groups(rows_, r_.groups(), [&](int i, int g) {
+      if (!(counts >> i & 1)) r_.put(i, g, Four<T>{});
+    });
+  }
+  JAXQR_FN bool all_count() const { return point_->counts == 0xffffffffu >> (32 - rows_); }
+
+  // X with X R_m = B, one row on a thread, of R_m in place of R. X may be B.
+  JAXQR_FN void solve_right(const Matrix& b, const Matrix& x, int rows) const {
     team_.for_rows(rows, [&](int i) {
-      for (int g = 0; g < groups(); ++g) x.put(i, g, solve_group(b.get(i, g), x, i, g, counts));
+      for (int g = 0; g < groups(); ++g) x.put(i, g, solve_group(b.get(i, g), x, i, g));
     });
   }
 
@@ -130,30 +139,30 @@ class Triangle {
     return !(least <= sum);
   }
 
-  JAXQR_FN Four<T> solve_group(Four<T> b, const Matrix& x, int i, int g, unsigned counts) const {
+  JAXQR_FN Four<T> solve_group(Four<T> b, const Matrix& x, int i, int g) const {
+#pragma unroll(kIsComplex<T> ? 1 : 2)
     for (int l = 0; l < g; ++l) {
       const Four<T> own = x.get(i, l);
 #pragma unroll
-      for (int c = 0; c < 4; ++c) eliminate(b, own[c], 0, 4 * l + c, g, counts);
+      for (int c = 0; c < 4; ++c) eliminate(b, own[c], 0, 4 * l + c, g);
     }
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       b[c] = scale_by(b[c], reciprocals_[4 * g + c]);
-      eliminate(b, b[c], c + 1, 4 * g + c, g, counts);
+      eliminate(b, b[c], c + 1, 4 * g + c, g);
     }
     return b;
   }
 
   // Take x times row `row` of R_m, of group g from column `first` on, from b.
-  JAXQR_FN void eliminate(Four<T>& b, T x, int first, int row, int g, unsigned counts) const {
+  JAXQR_FN void eliminate(Four<T>& b, T x, int first, int row, int g) const {
     const Four<T> entries = r_.get(row, g);
-    const T factor = counts >> row & 1 ? x : number<T>(0);
 #pragma unroll
-    for (int d = first; d < 4; ++d) b[d] = subtract_product(b[d], factor, entries[d]);
+    for (int d = first; d < 4; ++d) b[d] = subtract_product(b[d], x, entries[d]);
   }
 
   JAXQR_FN Four<T> solve_group_transposed(const Matrix& x, int i, int g, unsigned counts) const {
-    Four<T> b = x.get(i, g), known = four_zeros<T>();
+    Four<T> b = x.get(i, g), known = {};
     for (int l = g + 1; l < groups(); ++l) {
       const Four<T> own = x.get(i, l);
 #pragma unroll
