@@ -35,8 +35,8 @@ JAXQR_FN void solve_with_inverse_of_t(const T* products, const T* taus, int offs
     for (int i = 0; i < kBlock; ++i) x[i] = right(begin + i);
 #pragma unroll 1
     for (int l = begin + kBlock; l < NP; l += kWords) {
-      T known[kWords];
-      read_words<kWords>(own + l, known);
+      T known[kWords] = {};
+      if (exists) read_words<kWords>(own + l, known);
 #pragma unroll
       for (int u = 0; u < kWords; ++u) {
         read_words<kBlock>(products + (l + u) * kLead + begin, p);

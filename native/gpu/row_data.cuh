@@ -138,13 +138,16 @@ JAXQR_FN void store_by_rows(const T (&x)[COUNT][NP], int rows, int offset, const
 #pragma unroll
         for (int u = 0; u < kCols; ++u) piece.of_lane(u) = x[s][c + u];
         __syncwarp();
+        T entry[kCols];  // all are read before the first is written, so that none waits
+#pragma unroll
+        for (int k = 0; k < kCols; ++k) entry[k] = piece.in_order(k);
+        __syncwarp();
         const int column = c + piece.col() - offset;
 #pragma unroll
         for (int k = 0; k < kCols; ++k) {
           const int i = begin + piece.row(k);
-          if (i < rows && column >= 0) to[i * n + column] = piece.in_order(k);
+          if (i < rows && column >= 0) to[i * n + column] = entry[k];
         }
-        __syncwarp();
       }
     }
   }

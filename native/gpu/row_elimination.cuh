@@ -115,6 +115,8 @@ class RowElimination {
       h = make_reflector_of_first(diagonal, compact_ ? NP : a_.n - j, row, product);
       product = add_conjugate_product(row[slot_], h.scale, product);
       if (slot_ > 0 && slot_ < NP - j) weight = conjugate(h.tau) * product;
+    } else {
+      __syncwarp();  // the weights of the step before have been read
     }
     if (thread_of_block() < NP) keep_products(j, h.tau, product);
     if (lane_of_warp() < NP) memory_.weights()[slot_] = weight;
