@@ -1,13 +1,15 @@
-"""Programs for CUDA, run on this CPU: kernels emulated, cuSOLVER's calls answered by LAPACK.
+"""Programs for CUDA on this CPU: the kernels emulated, launched by the package's own launcher.
 
-The package's launcher is registered under its own name for XLA's CPU, and finds the stand-in for
-the driver. A process can do this once; kernels may be exchanged at any time.
+The launcher is registered under its own name for XLA's CPU, and finds the stand-in for the driver.
+cuSOLVER's calls, if a program has them, are those of ``foreign_platform.stand_in``.
 """
 
 import contextlib
 import ctypes
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import jax
@@ -17,43 +19,48 @@ from emulated_kernels import Built, Kernels
 from jaxqr._core import primitive
 from jaxqr._lowering import cuda
 
-TARGET = cuda.TARGET
-
-
-@functools.cache
-def _launcher(path: str) -> ctypes.CDLL:
-    library = ctypes.CDLL(path)
-    jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(library.jaxqr_launch), platform="cpu")
-    jax.ffi.register_ffi_target_as_batch_partitionable(TARGET)
-    return library
-
 
 class EmulatedGpu:
-    """The launcher with the kernels of a build."""
+    """The launcher, with the kernels of a build. Of several the last made is the one in use."""
 
     def __init__(self, built: Built):
-        # the launcher of the first build stays: all are the same
-        if not _registered:
-            _registered.append(_launcher(str(built.launcher)))
-        (self.launcher,) = _registered
         self.kernels = Kernels(built)
+        self.launcher = _register(built.launcher)
         self.use(built.driver, built.ptx)
 
-    def use(self, driver: object, ptx: object) -> None:
-        """Let the launcher use another driver, and other files; the driver has loaded none."""
+    def use(self, driver: Path | str, ptx: Path) -> None:
+        """Let the launcher use this driver, which has loaded nothing yet, and these files."""
         self.launcher.jaxqr_gpu_open_driver(str(driver).encode())
         self.launcher.jaxqr_gpu_set_folder(str(ptx).encode())
 
-    def driver_version(self) -> int:
-        return self.launcher.jaxqr_gpu_driver_version()
+    @contextlib.contextmanager
+    def instead(self, driver: Path | str | None = None, ptx: Path | None = None) -> Iterator[None]:
+        """Let the launcher use another driver or other files, for a while."""
+        built = self.kernels.built
+        self.use(driver or built.driver, ptx or built.ptx)
+        try:
+            yield
+        finally:
+            self.use(built.driver, built.ptx)
+
+
+def _register(path: Path) -> ctypes.CDLL:
+    """Register the launcher. XLA takes one for a process, and all builds have the same."""
+    if not _registered:
+        library = ctypes.CDLL(str(path))
+        handler = jax.ffi.pycapsule(library.jaxqr_launch)
+        jax.ffi.register_ffi_target(cuda.TARGET, handler, platform="cpu")
+        jax.ffi.register_ffi_target_as_batch_partitionable(cuda.TARGET)
+        _registered.append(library)
+    return _registered[0]
 
 
 _registered: list[ctypes.CDLL] = []
 
 
 @contextlib.contextmanager
-def programs_for_cuda() -> Iterator[None]:
-    """Lower for CUDA as on a machine with a GPU, also what is exported."""
+def lowered_as_on_a_gpu() -> Iterator[None]:
+    """Lower for CUDA with the kernels in use, also what is exported."""
     jax.clear_caches()
     with (
         mock.patch.object(cuda, "available", lambda: True),
@@ -63,16 +70,15 @@ def programs_for_cuda() -> Iterator[None]:
     jax.clear_caches()
 
 
-def for_cuda(f, *args, checks=()):
-    """The program of `f` for CUDA, as a function that runs on this CPU, and its module."""
-    with programs_for_cuda():
-        exported = export.export(
-            jax.jit(f),
-            platforms=["cuda"],
-            disabled_checks=[
-                *checks,
-                export.DisabledSafetyCheck.platform(),
-                export.DisabledSafetyCheck.custom_call(TARGET),
-            ],
-        )(*args)
-    return exported
+def program_for_cuda(
+    f: Callable[..., Any], *args: Any, checks: Sequence[export.DisabledSafetyCheck] = ()
+) -> export.Exported:
+    """Make the program of `f` for CUDA, as on a machine with a GPU; its `call` runs on this CPU."""
+    disabled = [
+        *checks,
+        export.DisabledSafetyCheck.platform(),
+        export.DisabledSafetyCheck.custom_call(cuda.TARGET),
+    ]
+    make = functools.partial(export.export, platforms=["cuda"], disabled_checks=disabled)
+    with lowered_as_on_a_gpu():
+        return make(jax.jit(f))(*args)

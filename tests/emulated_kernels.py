@@ -1,8 +1,7 @@
 """CUDA kernels built for this CPU, and called on NumPy's arrays. JAX is not imported.
 
-`build` makes two libraries: the kernels behind a stand-in for NVIDIA's driver, and the package's own
-launcher, which finds no other driver then. What was built before from the same files is taken from
-`CACHE`.
+`build` makes two libraries: the kernels behind a stand-in for NVIDIA's driver, and the package's
+launcher, for XLA's CPU. What was built before from the same files is taken from `CACHE`.
 """
 
 import contextlib
@@ -27,12 +26,11 @@ KERNELS = NATIVE / "gpu" / "kernels.cu"
 EXAMPLES = EMULATION / "examples.cu"
 CACHE = ROOT / "build" / "emulated"
 
-FLAGS = ("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+FLAGS = ("-std=c++17", "-Og", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 # Those of a device contract as well; unknown pragmas are for its compiler.
-KERNEL_FLAGS = ("-fno-math-errno", "-ffp-contract=fast", "-Wno-unknown-pragmas", "-x", "c++")
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+KERNEL_FLAGS = ("-fno-math-errno", "-ffp-contract=fast", "-Wno-unknown-pragmas")
 MOST_BLOCKS = 50  # of one launch, so that batches of tests need several
-TOGETHER = 4  # instances in a file
+FILES = 4  # to compile: in each of them all headers are read, and what its instances share is made
 
 
 class Built(NamedTuple):
@@ -73,24 +71,23 @@ def _compile(
 ) -> None:
     tools, folder = _toolchain(), built.driver.parent
     common = [*tools.find_compiler(), *FLAGS, *flags, f"-I{NATIVE}", f"-I{EMULATION}"]
-    objects: list[Path] = []
 
-    def compile_some(number: int) -> None:
-        some = instances[number : number + TOGETHER]
-        header = folder / f"instances{number}.h"
-        lines = (f"JAXQR_INSTANCE({name}, {most}, {text})" for name, most, text in some)
+    together = -(-len(instances) // FILES)
+
+    def compile_some(first: int) -> str:
+        """Compile some of the kernels, and give the object's path."""
+        header, made = folder / f"instances{first}.h", folder / f"kernels{first}.o"
+        lines = (f"JAXQR_INSTANCE({', '.join(map(str, i))})" for i in instances[first:][:together])
         header.write_text(f"#define JAXQR_INSTANCES {' '.join(lines)}\n")
-        source = [f'-DJAXQR_KERNELS="{kernels}"', "-include", str(header), *KERNEL_FLAGS]
-        tools.run([*common, *source, "-c", str(EMULATION / "kernels_on_cpu.cc"), "-o", name_of(number)])
+        macros = [f'-DJAXQR_KERNELS="{kernels}"', "-include", str(header)]
+        source = str(EMULATION / "kernels_on_cpu.cc")
+        tools.run([*common, *macros, *KERNEL_FLAGS, "-c", source, "-o", str(made)])
+        return str(made)
 
-    def name_of(number: int) -> str:
-        return str(folder / f"kernels{number}.o")
-
-    numbers = range(0, len(instances), TOGETHER)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(compile_some, numbers))
-    objects = [name_of(number) for number in numbers]
-    tools.link([*common, "-pthread"], [str(EMULATION / "stand_in_driver.cc"), *objects], built.driver)
+        objects = list(pool.map(compile_some, range(0, len(instances), together)))
+    driver = [str(EMULATION / "stand_in_driver.cc"), *objects]
+    tools.link([*common, "-pthread"], driver, built.driver)
     launcher = [*common, "-DJAXQR_EMULATED", f"-DJAXQR_MOST_BLOCKS={MOST_BLOCKS}"]
     sources = map(str, sorted((NATIVE / "gpu").glob("*.cc")))
     tools.link(launcher, ["-isystem", tools.find_headers(), *sources, "-ldl"], built.launcher)
@@ -164,10 +161,13 @@ class Kernels:
         batch: int,
         threads: int,
         per_block: int = 1,
+        blocks: int = 1,
         shared: int = 0,
         backwards: bool = False,
     ) -> None:
         """Run a kernel: operands and results lie in `arrays` by their slots.
+
+        For `per_block` matrices there are so many `blocks`.
 
         Raises:
             Misuse: where the kernel or the launch is wrong.
@@ -177,16 +177,23 @@ class Kernels:
             assert array.flags.c_contiguous
             arguments.data[slot] = array.ctypes.data
         arguments.sizes[: len(sizes)] = sizes
-        blocks = -(-batch // per_block)
+        blocks *= -(-batch // per_block)
         wrong = self.library.stand_in_run(
             kernel.encode(), blocks, threads, shared, ctypes.byref(arguments), int(backwards)
         )
         if wrong:
             raise Misuse(wrong.decode())
 
-    def calls(self, function: str) -> int:
-        """How often a function of the driver was called."""
-        return self.library.stand_in_calls(function.encode())
+    @contextlib.contextmanager
+    def counted(self, *functions: str) -> Iterator[list[int]]:
+        """Count the calls of the driver's functions within; the list is filled at the end."""
+
+        def count() -> np.ndarray:
+            return np.array([self.library.stand_in_calls(f.encode()) for f in functions], int)
+
+        before, calls = count(), []
+        yield calls
+        calls.extend(map(int, count() - before))
 
     @contextlib.contextmanager
     def failing(self, function: str, status: int) -> Iterator[None]:

@@ -38,6 +38,16 @@ def sanitize(
 ) -> subprocess.CompletedProcess:
     """Build in `folder` and run; standard error is in standard output."""
     library = _build(folder, sanitizer, width)
+    script = ROOT / "tests" / "native" / "random_cases.py"
+    return run_under(
+        sanitizer, script, library, cases, seconds, CALLERS[sanitizer], timeout=2 * seconds
+    )
+
+
+def run_under(
+    sanitizer: str, script: Path, *arguments: object, timeout: float
+) -> subprocess.CompletedProcess:
+    """Run a Python script that loads what was built with a sanitizer."""
     environment = {
         **os.environ,
         # the C++ library, too: in C programs the sanitizers do not find how to throw
@@ -46,8 +56,7 @@ def sanitize(
         "TSAN_OPTIONS": "halt_on_error=1",
         "OPENBLAS_NUM_THREADS": "1",
     }
-    script = ROOT / "tests" / "native" / "random_cases.py"
-    command = [sys.executable, script, library, cases, seconds, CALLERS[sanitizer]]
+    command = [sys.executable, script, *arguments]
     if sanitizer == "thread" and shutil.which("setarch"):  # it needs fixed addresses
         command = ["setarch", platform.machine(), "-R", *command]
     return subprocess.run(
@@ -56,7 +65,7 @@ def sanitize(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=2 * seconds,
+        timeout=timeout,
         check=False,
     )
 

@@ -15,7 +15,7 @@ from jax.core import min_dim
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import make_primitive
-from jaxqr._lowering import kernels, portable
+from jaxqr._lowering import cuda, cuda_pivoted, kernels, portable
 from jaxqr._lowering.blocked import BLOCKED
 from jaxqr._lowering.lapack import CUSOLVER, HIPSOLVER, LAPACK
 from jaxqr._lowering.xla_qr import XLA
@@ -23,9 +23,9 @@ from jaxqr._lowering.xla_qr import XLA
 # What computes each routine on a platform. Where a platform is not named, `portable` does.
 PROVIDERS: dict[str, dict[str, Any]] = {
     "geqrf": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
-    "geqp3": {"cpu": LAPACK},
+    "geqp3": {"cpu": LAPACK, "cuda": BLOCKED},
     "orgqr": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
-    "ormqr": {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER},
+    "ormqr": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER},
 }
 
 
@@ -92,7 +92,29 @@ geqp3_p = make_primitive(
     body=portable.geqp3,
     platforms=_platforms("geqp3"),
     # Whoever exports a program must name its calls, so this is one call of the matrix's dtype.
-    exported={"cpu": LAPACK.geqp3_of_even_columns},
+    exported={"cpu": LAPACK.geqp3_of_even_columns, "cuda": portable.geqp3},
+)
+
+
+def _choose_by_geqp3(a: Array, *, count: int) -> list[Array]:
+    del count  # all of them cost little more
+    return [geqp3_p.bind(a)[2]]
+
+
+def _choose_on_cuda(a: Array, *, count: int) -> list[Array]:
+    if not cuda.available():
+        return _choose_by_geqp3(a, count=count)
+    return [cuda_pivoted.choose_pivots(a, count)]
+
+
+# An order of the columns in which the first `count` of geqp3's pivots come first.
+pivots_p = make_primitive(
+    "pivots",
+    core_ranks=(2,),
+    results=lambda a, *, count: [((a[1],), jnp.int32)],
+    body=_choose_by_geqp3,
+    platforms={"cuda": _choose_on_cuda},
+    exported={"cuda": _choose_by_geqp3},
 )
 # It is linear in no operand, so its whole derivative is that of the body.
 orgqr_p = make_primitive(
@@ -114,4 +136,5 @@ ormqr_p = make_primitive(
     transpose=_ormqr_transpose,
     kernels={"cpu": kernels.compute},
     platforms=_platforms("ormqr"),
+    exported={"cuda": CUSOLVER.ormqr},
 )

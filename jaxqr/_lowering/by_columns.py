@@ -139,14 +139,21 @@ def make_reflector(x: Array, norm: Array, j: Array) -> Reflector:
     """
     place = places(x, -1)
     alpha, below = take_entry(x, j, -1), where(place > j, x)
-    trivial = jnp.all(below == 0, axis=-1, keepdims=True) & (jnp.imag(alpha) == 0)
+    nothing_below = jnp.all(below == 0, axis=-1, keepdims=True)
+    tau, beta, divisor = reflect_entry(alpha, norm, nothing_below)
+    v = below / divisor
+    return Reflector(where(place == j, lax.full_like(v, 1), v), tau, beta)
+
+
+def reflect_entry(alpha: Array, norm: Array, nothing_below: Array) -> tuple[Array, Array, Array]:
+    """Find tau, beta and what divides the entries below, for a column that begins with `alpha`."""
+    trivial = nothing_below & (jnp.imag(alpha) == 0)
     one = lax.full_like(alpha, 1)
     real = jnp.real(alpha)
     negative = where(real == 0, 1 / real, real) < 0  # -0.0 is, as for LAPACK
-    beta = where(negative, norm, -norm).astype(x.dtype)
+    beta = where(negative, norm, -norm).astype(alpha.dtype)
     tau = where(trivial, lax.full_like(alpha, 0), (beta - alpha) / where(trivial, one, beta))
-    v = below / where(trivial, one, alpha - beta)
-    return Reflector(where(place == j, lax.full_like(v, 1), v), tau, where(trivial, alpha, beta))
+    return tau, where(trivial, alpha, beta), where(trivial, one, alpha - beta)
 
 
 # ------------------------------------------------------------------- column after column

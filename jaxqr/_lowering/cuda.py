@@ -19,7 +19,8 @@ import jax
 import numpy as np
 from jax import Array, export
 
-from jaxqr._lowering import cuda_plans
+from jaxqr._lowering import cuda_choice, cuda_plans
+from jaxqr._lowering.cuda_instances import MOST_COLUMNS
 from jaxqr._lowering.cuda_plans import Launch
 from jaxqr._lowering.custom_call import Result, call_target
 from jaxqr._lowering.kernels import FOLDER
@@ -57,11 +58,10 @@ def compute(
         batch_ndim: the number of batch dimensions.
         **params: the primitive's.
     """
-    planner = _PLANNERS.get(name)
     shapes = [x.shape[batch_ndim:] for x in operands]
-    if planner is None or not available() or not all(map(_is_known, shapes)):
+    if not available() or not all(map(_is_known, shapes)):
         return None
-    plan = planner(shapes, str(operands[0].dtype), **params)
+    plan = cuda_choice.plan(name, shapes, str(operands[0].dtype), **params)
     return None if plan is None else launch(plan, operands, results, batch_ndim=batch_ndim)
 
 
@@ -71,48 +71,34 @@ def launch(
     results: Sequence[tuple[tuple[int, ...], np.dtype]],
     *,
     batch_ndim: int,
+    aliases: dict[int, int] | None = None,
 ) -> list[Array]:
-    """Launch a kernel."""
+    """Launch a kernel; results may overwrite operands, as {operand: result}."""
     return call_target(
         TARGET,
         operands,
         [Result(*result) for result in results],
         batch_ndim=batch_ndim,
+        aliases=aliases,
         row_major=True,
         attributes={**plan._asdict(), "batch_dimensions": batch_ndim},
     )
 
 
+def limit_rows(n: int, dtype: np.dtype) -> int:
+    """Find the most rows of a matrix with n columns that a kernel factors as a whole."""
+    return cuda_plans.limit_rows(n, str(dtype))
+
+
 def serves_panel(m: int, dtype: np.dtype) -> bool:
     """Say whether a kernel factors a panel of `m` rows."""
-    return available() and m <= cuda_plans.limit_rows(cuda_plans.PANEL_COLUMNS, str(dtype))
+    return available() and m <= limit_rows(MOST_COLUMNS, dtype)
 
 
 def _is_known(shape: tuple[int, ...]) -> bool:
     """Say whether all sizes are numbers, and none of them zero."""
     return not any(export.is_symbolic_dim(size) or size == 0 for size in shape)
 
-
-# ----------------------------------------------------------------------------- which kernel
-
-
-def _plan_qr(
-    shapes: Sequence[tuple[int, ...]],
-    dtype: str,
-    *,
-    outputs: tuple[str, ...],
-    pivoting: str,
-    transposed: bool,
-) -> Launch | None:
-    (shape,) = shapes
-    m, n = shape[::-1] if transposed else shape
-    if pivoting not in ("none", "exact"):
-        return None
-    pivoted = pivoting == "exact"
-    return cuda_plans.plan_lanes(m, n, dtype, outputs, pivoted=pivoted, transposed=transposed)
-
-
-_PLANNERS = {"qr": _plan_qr}
 
 # ---------------------------------------------------------------------------- what is there
 

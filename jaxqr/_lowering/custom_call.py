@@ -5,6 +5,7 @@ partitioners gather a sharded batch onto every device. So this is a primitive of
 bound only while a lowering is traced: it needs neither batching nor derivatives.
 """
 
+import itertools
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
@@ -124,7 +125,8 @@ def _batch_attributes(
 ) -> dict[str, Any] | None:
     """Tell both of XLA's partitioners that the leading dimensions are independent problems."""
     sizes: dict[str, Any] = {}
-    letters = iter(string.ascii_lowercase[8:] + string.ascii_lowercase[:8])
+    # as Shardy writes them: i to z, then z_1, z_2 and so on
+    letters = itertools.chain(string.ascii_lowercase[8:], (f"z_{i}" for i in itertools.count(1)))
     batch = [next(letters) for _ in range(batch_ndim)]
 
     def term(aval: ShapedArray) -> str:

@@ -12,7 +12,8 @@ from jaxqr._core.algebra import H, exceeds, mm
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import is_zero, make_primitive
 from jaxqr._core.undocumented import zero_tangent
-from jaxqr._lowering import kernels
+from jaxqr._lowering import cuda, kernels
+from jaxqr._lstsq.joined_triangle import solve_by_triangle
 from jaxqr._lstsq.pseudoinverse import factor_pseudoinverse
 
 # -------------------------------------------------------------------------------- shape rule
@@ -35,6 +36,11 @@ def solve_by_pseudoinverse(
     x = inverse.solve_adjoint(b) if wide else inverse.solve(b)
     rest = b - mm(a, x)
     return [x, sum_squares(rest), inverse.rank]
+
+
+def _solve_on_cuda(a: Array, b: Array, *, rcond: float | None, pivoting: bool) -> list[Array]:
+    found = solve_by_triangle(a, b, rcond=rcond, pivoting=pivoting) if cuda.available() else None
+    return solve_by_pseudoinverse(a, b, rcond=rcond, pivoting=pivoting) if found is None else found
 
 
 def sum_squares(x: Array) -> Array:
@@ -72,4 +78,6 @@ lstsq_p = make_primitive(
     jvp=_jvp,
     columnwise=(True, True, False),  # the rank does not depend on b
     kernels={"cpu": kernels.compute},
+    platforms={"cuda": _solve_on_cuda},
+    exported={"cuda": solve_by_pseudoinverse},
 )

@@ -5,8 +5,10 @@
 #include "cuda_on_cpu.h"
 #endif
 
+#include "gpu/derivatives.cuh"
 #include "gpu/lanes.cuh"
 #include "gpu/least_squares.cuh"
+#include "gpu/pivot_steps.cuh"
 #include "gpu/rows.cuh"
 #include "gpu/signs.cuh"
 

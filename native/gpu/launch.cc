@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "ffi/buffers.h"
 #include "gpu/driver.h"
@@ -39,7 +40,7 @@ int to_int(const char* name, int64_t value, int64_t least, int64_t most) {
 // The attributes of a call.
 struct Attributes {
   std::string_view kernel;
-  int64_t threads, per_block, shared, batch_dimensions;
+  int64_t threads, per_block, blocks, shared, batch_dimensions;
   Integers slots, sizes;
 };
 
@@ -59,11 +60,17 @@ class Slots {
     }
   }
 
-  // Put a buffer into the next of the slots that the attributes name.
-  void add(const Buffer& buffer) {
+  // Put a buffer into the next of the slots that the attributes name. An operand that a result
+  // overwrites has none (-1).
+  void add(const Buffer& buffer, bool is_result) {
     require(count_ < slots_.size(),
             "fewer slots than operands and results: " + std::to_string(slots_.size()));
-    const int slot = to_int("a slot", slots_[count_++], 0, kMaxData - 1);
+    const int slot = to_int("a slot", slots_[count_++], is_result ? 0 : -1, kMaxData - 1);
+    if (slot < 0) {
+      check(buffer);
+      if (buffer.element_count()) overwritten_.push_back(buffer.untyped_data());
+      return;
+    }
     require(!taken_[slot], "slot " + std::to_string(slot) + " is named twice");
     check(buffer);
     taken_[slot] = true;
@@ -71,9 +78,14 @@ class Slots {
     if (batch_) strides_[slot] = buffer.size_bytes() / batch_;
   }
 
-  void check_all_taken() const {
+  void check_all() const {
     require(count_ == slots_.size(), "there are " + std::to_string(slots_.size()) + " slots for " +
                                          std::to_string(count_) + " operands and results");
+    for (const void* data : overwritten_) {
+      require(std::find(arguments_.data, arguments_.data + kMaxData, data) !=
+                  arguments_.data + kMaxData,
+              "an operand that has no slot is not overwritten by a result");
+    }
   }
 
   int64_t batch() const { return batch_; }
@@ -116,6 +128,7 @@ class Slots {
   int64_t batch_ = 1;
   Arguments arguments_{};
   bool taken_[kMaxData] = {};
+  std::vector<const void*> overwritten_;
   int64_t strides_[kMaxData] = {};  // in bytes, from one matrix of the batch to the next
 };
 
@@ -136,34 +149,36 @@ void launch_batch(Stream stream, const Attributes& attributes, const Slots& slot
   grid.threads = to_int("threads", attributes.threads, 1, kMostThreads);
   grid.shared_bytes = to_int("shared", attributes.shared, 0, kMost);
   const int64_t per_block = to_int("per_block", attributes.per_block, 1, kMost);
-  const int64_t most = kMostBlocks * per_block;
+  const int64_t blocks = to_int("blocks", attributes.blocks, 1, kMostBlocks);
+  const int64_t most = kMostBlocks / blocks * per_block;
   for (int64_t begin = 0; begin < slots.batch(); begin += most) {
     const int64_t count = std::min(most, slots.batch() - begin);
-    grid.blocks = static_cast<unsigned>((count + per_block - 1) / per_block);
+    grid.blocks = static_cast<unsigned>((count + per_block - 1) / per_block * blocks);
     launch(kernel, grid, slots.part(begin, count), stream);
   }
 }
 
 ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::RemainingRets results,
                           std::string_view kernel, int64_t threads, int64_t per_block,
-                          int64_t shared, int64_t batch_dimensions, Integers slots,
+                          int64_t blocks, int64_t shared, int64_t batch_dimensions, Integers slots,
                           Integers sizes) {
   return catch_errors([&] {
-    const Attributes attributes{kernel, threads, per_block, shared, batch_dimensions, slots, sizes};
+    const Attributes attributes{kernel, threads,          per_block, blocks,
+                                shared, batch_dimensions, slots,     sizes};
     std::optional<Buffer> storage;
     const Buffer* first = find_buffer(operands, 0, storage);
     require(first, "a kernel needs an operand");
     Slots buffers(attributes, *first);
-    const auto add_all = [&](const auto& remaining) {
+    const auto add_all = [&](const auto& remaining, bool are_results) {
       for (size_t i = 0; i < remaining.size(); ++i) {
         std::optional<Buffer> buffer;
         require(find_buffer(remaining, i, buffer), "operands and results must be arrays");
-        buffers.add(*buffer);
+        buffers.add(*buffer, are_results);
       }
     };
-    add_all(operands);
-    add_all(results);
-    buffers.check_all_taken();
+    add_all(operands, false);
+    add_all(results, true);
+    buffers.check_all();
     launch_batch(stream, attributes, buffers);
   });
 }
@@ -171,9 +186,9 @@ ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::Remai
 #ifdef JAXQR_EMULATED  // registered for XLA's CPU, which has no streams
 ffi::Error launch_without_stream(ffi::RemainingArgs operands, ffi::RemainingRets results,
                                  std::string_view kernel, int64_t threads, int64_t per_block,
-                                 int64_t shared, int64_t batch_dimensions, Integers slots,
-                                 Integers sizes) {
-  return launch_handler(nullptr, operands, results, kernel, threads, per_block, shared,
+                                 int64_t blocks, int64_t shared, int64_t batch_dimensions,
+                                 Integers slots, Integers sizes) {
+  return launch_handler(nullptr, operands, results, kernel, threads, per_block, blocks, shared,
                         batch_dimensions, slots, sizes);
 }
 #define JAXQR_HANDLER launch_without_stream
@@ -199,6 +214,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_launch, jaxqr::gpu::JAXQR_HANDLER,
                                   .Attr<std::string_view>("kernel")
                                   .Attr<int64_t>("threads")
                                   .Attr<int64_t>("per_block")
+                                  .Attr<int64_t>("blocks")
                                   .Attr<int64_t>("shared")
                                   .Attr<int64_t>("batch_dimensions")
                                   .Attr<Integers>("slots")

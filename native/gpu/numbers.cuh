@@ -86,6 +86,15 @@ JAXQR_FN Complex<R> scale_by(Complex<R> x, R s) {
   return {x.re * s, x.im * s};
 }
 
+template <class R>
+JAXQR_FN R divide_by_real(R x, R y) {
+  return x / y;
+}
+template <class R>
+JAXQR_FN Complex<R> divide_by_real(Complex<R> x, R y) {
+  return {x.re / y, x.im / y};
+}
+
 // sum + x y, sum - x y and sum + conj(x) y, written so that they become fused multiply-adds alone.
 template <class R>
 JAXQR_FN R add_product(R sum, R x, R y) {
@@ -232,6 +241,10 @@ template <>
 constexpr float kEpsilon<float> = 0x1p-23f;
 template <>
 constexpr double kEpsilon<double> = 0x1p-52;
+
+// What rounding may leave of a dependent column beside the sum of magnitudes in its column of R.
+template <class R>
+constexpr R kTolerance = 64 * kEpsilon<R>;
 
 template <class R>
 JAXQR_FN R not_a_number() {

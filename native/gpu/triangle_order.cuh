@@ -6,10 +6,6 @@
 
 namespace jaxqr {
 
-// What rounding may leave of a dependent column beside the sum of magnitudes in its column of R.
-template <class R>
-constexpr R kTolerance = 64 * kEpsilon<R>;
-
 template <class T, int SIZE>
 class TriangleOrder {
  public:

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "fibers.h"
+#include "races.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define JAXQR_POISON(address, bytes) ASAN_POISON_MEMORY_REGION(address, bytes)
@@ -59,6 +60,7 @@ struct Place {
   int line;
   unsigned mask = 0;  // none: the whole block
   int width = 0, bytes = 0;
+  bool orders = false;  // memory: who comes here has written what the others read afterwards
 
   bool operator==(const Place& other) const {
     return operation == other.operation && line == other.line && mask == other.mask &&
@@ -80,7 +82,8 @@ struct Thread {
   uint3 index{};
   bool done = false, waits = false;
   Place place{};
-  int source = 0;  // the lane whose value it asks for
+  Token before, after;  // the last place
+  int source = 0;       // the lane whose value it asks for
   bool vote = false;
   unsigned votes = 0;
   alignas(16) unsigned char value[16], result[16];
@@ -93,48 +96,48 @@ class Block {
  public:
   // Run `body` on every thread of a block of this size.
   void run(dim3 size, Order order, const std::function<void()>& body) {
+    const Unseen unseen;
     start(size, order, body);
     current_ = next();
     Thread& first = threads_[current_];
     threadIdx = first.index;
+    begin_.come();
     main_.switch_to(*first.fiber);
     running = nullptr;
     body_ = nullptr;
     if (!thrown_) return;
+    end_.leave();
     threads_.clear();  // their stacks hold unfinished calls
     std::rethrow_exception(std::exchange(thrown_, nullptr));
   }
+
+  // All blocks that were run are done. Among themselves they are not ordered.
+  void end_grid() { end_.leave(); }
 
   Thread& self() { return threads_[current_]; }
   int lane() const { return current_ % kWarp; }
 
   // The barrier of the block: its threads that have not returned.
   void synchronize(const Place& place) {
+    const Unseen unseen;
     if (waiting_ == 0) first_ = current_;
     require_same(place, first_);
-    self().place = place;
-    self().waits = true;
+    come(place);
     ++waiting_;
     if (!pass_barrier()) pause();
+    self().after.leave();
   }
 
   // Wait until all lanes of the mask are there; they get what they ask for of each other.
   void exchange(const Place& place) {
-    Thread& me = self();
     check_mask(place);
-    me.place = place;
-    me.waits = true;
-    if (!all_there(place)) return pause();
-    const int first = first_of_warp();
-    unsigned votes = 0;
-    for_lanes(place.mask, [&](int l) { votes |= unsigned{threads_[first + l].vote} << l; });
-    for_lanes(place.mask, [&](int l) {
-      Thread& thread = threads_[first + l];
-      thread.votes = votes;
-      std::memcpy(thread.result, threads_[first + thread.source].value, place.bytes);
-      thread.waits = false;
-      ready_[first + l] = 1;
-    });
+    come(place);
+    if (all_there(place)) {
+      hand_over(place);
+    } else {
+      pause();
+    }
+    if (place.orders) self().after.leave();
   }
 
   [[noreturn]] static void fail(const std::string& message) {
@@ -144,6 +147,31 @@ class Block {
   static std::string who(int thread) { return "thread " + std::to_string(thread); }
 
  private:
+  void come(const Place& place) {
+    self().place = place;
+    self().waits = true;
+    if (place.orders) self().before.come();
+  }
+
+  void hand_over(const Place& place) {
+    const int first = first_of_warp();
+    unsigned votes = 0;
+    for_lanes(place.mask, [&](int l) { votes |= unsigned{threads_[first + l].vote} << l; });
+    for_lanes(place.mask, [&](int l) {
+      Thread& thread = threads_[first + l];
+      thread.votes = votes;
+      std::memcpy(thread.result, threads_[first + thread.source].value, place.bytes);
+    });
+    if (place.orders) for_lanes(place.mask, [&](int l) { threads_[first + l].before.leave(); });
+    for_lanes(place.mask, [&](int l) { let_go(first + l); });
+  }
+
+  void let_go(int t) {
+    if (threads_[t].place.orders) threads_[t].after.come();
+    threads_[t].waits = false;
+    ready_[t] = 1;
+  }
+
   void start(dim3 size, Order order, const std::function<void()>& body) {
     count_ = live_ = static_cast<int>(size.x * size.y * size.z);
     order_ = order;
@@ -169,6 +197,7 @@ class Block {
   JAXQR_SWITCHES static void enter() {
     Block& block = *running;
     block.self().fiber->arrived();
+    block.begin_.leave();
     block.run_thread();
     __builtin_unreachable();
   }
@@ -186,6 +215,7 @@ class Block {
 
   // This thread is done: which goes on, -1 if it was the last.
   int finish() {
+    const Unseen unseen;
     self().done = true;
     returned_[current_ / kWarp] |= 1u << lane();
     ready_[current_] = 0;
@@ -207,6 +237,7 @@ class Block {
   JAXQR_SWITCHES void go(Fiber& fiber, int thread, bool last) {
     Fiber& own = *self().fiber;
     if (thread >= 0) current_ = thread, threadIdx = threads_[thread].index;
+    if (last) end_.come();
     own.switch_to(fiber, last);
   }
 
@@ -221,9 +252,10 @@ class Block {
   bool pass_barrier() {
     if (waiting_ < live_) return false;
     for (int t = 0; t < count_; ++t) {
-      if (threads_[t].done) continue;
-      threads_[t].waits = false;
-      ready_[t] = 1;
+      if (!threads_[t].done) threads_[t].before.leave();
+    }
+    for (int t = 0; t < count_; ++t) {
+      if (!threads_[t].done) let_go(t);
     }
     waiting_ = 0;
     return true;
@@ -302,6 +334,7 @@ class Block {
   }
 
   Fiber main_;
+  Token begin_, end_;  // of the block
   std::vector<Thread> threads_;
   std::vector<unsigned char> ready_;  // whether a thread can go on
   const std::function<void()>* body_ = nullptr;

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdint.h>
 
+#include <list>
 #include <type_traits>
 
 #include "block.h"
@@ -96,16 +97,19 @@ inline void launch(const std::function<void()>& kernel, dim3 grid, dim3 block, s
   require(grid.x > 0 && grid.x <= kMostBlocks, "blocks", grid.x, kMostBlocks);
   require(grid.y == 1 && grid.z == 1, "rows of blocks", size_t{grid.y} * grid.z, 1);
   static thread_local Block fibers;
-  SharedMemory memory(shared_bytes);
-  dynamic_shared_memory = memory.begin();
+  std::list<SharedMemory> memories;  // one for all blocks, or for each
   blockDim = block, gridDim = grid;
+  const Unseen unseen;
   for (unsigned b = 0; b < grid.x; ++b) {
+    if (memories.empty() || kSeesRaces) memories.emplace_back(shared_bytes);
     // the blocks of a grid, too, come in any order
     blockIdx = {order == Order::kForwards ? b : grid.x - 1 - b, 0, 0};
-    memory.fill();
+    dynamic_shared_memory = memories.back().begin();
+    memories.back().fill();
     fibers.run(block, order, kernel);
-    memory.check();
+    memories.back().check();
   }
+  fibers.end_grid();
 }
 
 inline Block& block() {
@@ -119,6 +123,7 @@ V shuffle(const char* operation, unsigned mask, V value, int lane, int width, co
           int line) {
   static_assert(std::is_arithmetic_v<V> && (sizeof(V) == 4 || sizeof(V) == 8),
                 "CUDA shuffles numbers of four and of eight bytes");
+  const Unseen unseen;
   Block& block = emulate::block();
   Thread& me = block.self();
   me.source = lane;
@@ -143,13 +148,16 @@ inline int segment(const char* operation, unsigned distance, int width, const ch
   return block().lane() & ~(width - 1);
 }
 
-// The lanes of the mask whose threads bring true.
-inline unsigned vote(const char* operation, unsigned mask, bool value, const char* file, int line) {
+// The lanes of the mask whose threads bring true. As a shuffle it orders no accesses to memory,
+// unless it is told to.
+inline unsigned vote(const char* operation, unsigned mask, bool value, const char* file, int line,
+                     bool orders = false) {
+  const Unseen unseen;
   Block& block = emulate::block();
   Thread& me = block.self();
   me.source = block.lane();
   me.vote = value;
-  block.exchange({operation, file, line, mask});
+  block.exchange({operation, file, line, mask, 0, 0, orders});
   return me.votes;
 }
 
@@ -159,10 +167,10 @@ inline unsigned vote(const char* operation, unsigned mask, bool value, const cha
 #define JAXQR_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(JAXQR_CALLER) {
-  emulate::block().synchronize({"__syncthreads", file, line});
+  emulate::block().synchronize({"__syncthreads", file, line, 0, 0, 0, true});
 }
 inline void __syncwarp(unsigned mask = emulate::kAllLanes, JAXQR_CALLER) {
-  emulate::vote("__syncwarp", mask, false, file, line);
+  emulate::vote("__syncwarp", mask, false, file, line, true);
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, JAXQR_CALLER) {
   return emulate::vote("__ballot_sync", mask, predicate != 0, file, line);
@@ -205,3 +213,4 @@ V __shfl_xor_sync(unsigned mask, V value, int bits, int width = emulate::kWarp, 
 }
 
 inline unsigned __umulhi(unsigned x, unsigned y) { return uint64_t{x} * y >> 32; }
+inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }

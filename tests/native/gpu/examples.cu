@@ -9,15 +9,6 @@ __device__ __forceinline__ T* matrix(const Arguments& arguments, int slot, int e
   return static_cast<T*>(arguments.data[slot]) + static_cast<long long>(blockIdx.x) * entries;
 }
 
-// y = x times the number of threads. data: 0 x, 1 y. sizes: 0 entries.
-template <class R>
-__device__ void scale(const Arguments& arguments) {
-  const int entries = arguments.sizes[0];
-  const R* x = matrix<R>(arguments, 0, entries);
-  R* y = matrix<R>(arguments, 1, entries);
-  for (int i = threadIdx.x; i < entries; i += blockDim.x) y[i] = x[i] * R(blockDim.x);
-}
-
 enum Lack { kNothing, kBarrierAfterWriting, kBarrierAfterReading };
 
 // The sums of rows, by warps and then in shared memory, which the next row uses again; wrong if
@@ -40,6 +31,26 @@ __device__ void sum_rows(const Arguments& arguments) {
     if (threadIdx.x == blockDim.x - 1) y[row] = sum;
     if (LACK != kBarrierAfterReading) __syncthreads();
   }
+}
+
+// Each lane takes the value of the next through shared memory. A shuffle, which comes in any case,
+// does not order accesses to memory; without a barrier this is a race, if one that ends well here.
+// data: 0 x, 1 y, one for each thread.
+template <class R, int LACK>
+__device__ void pass_on(const Arguments& arguments) {
+  R* const shared = reinterpret_cast<R*>(emulate::shared_memory()) + threadIdx.x / 32 * 32;
+  const int lane = threadIdx.x % 32;
+  shared[lane] = matrix<R>(arguments, 0, blockDim.x)[threadIdx.x];
+  __shfl_sync(~0u, 1, 0);
+  if (LACK != kBarrierAfterWriting) __syncwarp();
+  matrix<R>(arguments, 1, blockDim.x)[threadIdx.x] = shared[(lane + 1) % 32];
+}
+
+// Each block adds its number to one sum, which happens to be right if blocks run one after another.
+// data: 0 x (1), 1 the sum, of which there is one.
+template <class R>
+__device__ void add_blocks(const Arguments& arguments) {
+  if (threadIdx.x == 0) *static_cast<R*>(arguments.data[1]) += *matrix<R>(arguments, 0, 1);
 }
 
 // Static shared memory. data: 0 x (32, 32), 1 y, its transpose.

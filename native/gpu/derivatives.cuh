@@ -1,0 +1,409 @@
+// The tangent and the cotangent map of QR, of matrices of at most 32 columns: (8.5) to (8.8) of
+// notebooks/derivations.md. A matrix on a team of threads, in shared memory; of a deep one with many
+// rows a range of them at a time.
+//
+// qr_jvp, data: 0 q (m, k), 1 r (k, n), 2 da (m, n), 3 dq (m, k), 4 dr (k, n).
+// qr_vjp, data: 0 q (m, k), 1 r (k, n), 2 qbar (m, k), 3 rbar (k, n), 4 abar (m, n).
+// sizes: 0 m, 1 n, 2 transposed, 3 pivoted, 4 threads of a team, 5 rows in shared memory at a time, a
+// multiple of four, 6 bytes of shared memory for a team.
+#pragma once
+
+#include "gpu/arguments.h"
+#include "gpu/triangles.cuh"
+
+namespace jaxqr {
+
+// What both maps have of a matrix. In shared memory are, one behind the other,
+//   q     rows of Q,
+//   x     rows of a matrix like A, or in `square` of one like Q,
+//   r     R,
+//   e     a matrix like R,
+//   w     a k x k matrix,
+// and the point with the reciprocals. Rows come in fours, too.
+template <class T, int MOST>
+class Derivative {
+ public:
+  using Matrix = Tile<T, MOST>;
+  using R = Real<T>;
+
+  JAXQR_FN explicit Derivative(const Arguments& arguments)
+      : m(arguments.sizes[0]), n(arguments.sizes[1]), k(m < n ? m : n),
+        pivoted(arguments.sizes[3]), rows(arguments.sizes[5]), team(arguments.sizes[4]),
+        copies(team, arguments.batch, arguments.sizes[2]),
+        q(team_memory(arguments.sizes[6]), k), x(q.data() + rows * Matrix::lead(k), n),
+        square(x.data(), k), r(x.data() + rows * Matrix::lead(n), n),
+        e(r.data() + padded_k() * Matrix::lead(n), n),
+        w(e.data() + padded_k() * Matrix::lead(n), k),
+        triangle(team, r, k, w.data() + padded_k() * Matrix::lead(k)) {}
+
+  JAXQR_FN int padded_k() const { return MOST == 4 ? 4 : (k + 3) / 4 * 4; }
+  JAXQR_FN bool deep() const { return m >= n; }
+  JAXQR_FN int ranges() const { return (m + rows - 1) / rows; }
+  JAXQR_FN RowRange range(int number) const {
+    const int first = number * rows;
+    return {first, m - first < rows ? m - first : rows, m};
+  }
+  JAXQR_FN RowRange all_of_r() const { return {0, k, k}; }
+
+  // Load R and the first rows of Q, and find the point.
+  JAXQR_FN void begin(const Arguments& arguments) {
+    clear();
+    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(),
+                [](const Four<T>& entries, int, int) { return entries; });
+    copies.load(static_cast<const T*>(arguments.data[0]), range(0), q);
+    team.synchronize();
+    triangle.find_point(pivoted);
+    point = *triangle.point();
+  }
+
+  // Load rows of a matrix that the scale multiplies.
+  JAXQR_FN void load_scaled(const void* from, RowRange those, const Matrix& to) const {
+    const auto scale = [&](Four<T> entries, int, int) { return scale_by(entries, point.scale); };
+    copies.load(static_cast<const T*>(from), those, to, those.count, scale);
+  }
+
+  // Load R again after rows of it were made zero.
+  JAXQR_FN void restore_r(const Arguments& arguments) const {
+    if (triangle.all_count()) return;
+    const auto scale = [&](Four<T> entries, int, int) { return scale_by(entries, point.scale); };
+    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(), scale);
+  }
+
+  // R_b of (8.6) in e: what of a cotangent pairs with a triangle with a real diagonal.
+  JAXQR_FN void load_rbar(const void* from) const {
+    const auto prepare = [&](const Four<T>& entries, int i, int g) {
+      return keep_triangle(entries, i, g);
+    };
+    copies.load(static_cast<const T*>(from), all_of_r(), e, k, prepare);
+  }
+
+  // Turn the tangent of the scaled R into that of R.
+  JAXQR_FN Four<T> finish_tangent(const Four<T>& entries, int i, int g) const {
+    return scale_by(keep_triangle(entries, i, g), point.inverse);
+  }
+
+  // Make row i that of a triangle with a real diagonal, or zero if it does not count and, pivoted,
+  // comes after all that do.
+  JAXQR_FN Four<T> keep_triangle(Four<T> entries, int i, int g) const {
+    const bool kept = !pivoted || point.has(i);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (i == j) entries[c] = number<T>(real_part(entries[c]));
+      if (i > j || !kept) entries[c] = number<T>(0);
+    }
+    return entries;
+  }
+
+  // The columns of group g that count.
+  JAXQR_FN Four<T> keep_counted(Four<T> entries, int g) const {
+    if ((~point.counts >> 4 * g & 15) == 0) return entries;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      if (!point.has(4 * g + c)) entries[c] = number<T>(0);
+    }
+    return entries;
+  }
+
+  const int m, n, k;
+  const bool pivoted;
+  const int rows;
+  const Team<MOST> team;
+  const Copies<T, MOST> copies;
+  const Matrix q, x, square, r, e, w;
+  const Triangle<T, MOST> triangle;
+  Point<R> point;
+
+ private:
+  JAXQR_FN T* team_memory(int bytes) const {
+    return reinterpret_cast<T*>(warp_memory<unsigned char>(0) + team.number() * bytes);
+  }
+
+  // Let e and w be zero.
+  JAXQR_FN void clear() const {
+    struct alignas(16) Unit {
+      T entry[16 / sizeof(T)];
+    };
+    Unit zeros;
+#pragma unroll
+    for (int c = 0; c < int(16 / sizeof(T)); ++c) zeros.entry[c] = number<T>(0);
+    const int entries = padded_k() * (Matrix::lead(n) + Matrix::lead(k));
+    for (int u = team.rank(); u < entries / int(16 / sizeof(T)); u += team.size()) {
+      reinterpret_cast<Unit*>(e.data())[u] = zeros;
+    }
+  }
+};
+
+// ------------------------------------------------------------------------------------- tangents
+
+// Psi = E_c - skw(E_c) of (8.5), upper triangular, in w, of E in e.
+template <class T, int MOST>
+JAXQR_FN void form_psi(const Derivative<T, MOST>& d) {
+  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+    const Four<T> e = d.keep_counted(d.e.get(i, g), g);
+    Four<T> psi;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      psi[c] = number<T>(i == j ? real_part(e[c]) : Real<T>(0));
+      if (i < j) psi[c] = d.point.has(i) ? e[c] + conjugate(d.e.at(j, i)) : e[c];
+    }
+    d.w.put(i, g, psi);
+  });
+}
+
+// dR = Psi R + E_{1-c} of (8.5) in e, of E there and Psi in w.
+template <class T, int MOST>
+JAXQR_FN void form_deep_dr(const Derivative<T, MOST>& d) {
+  for_products<false, Kind::kUpper>(d.team, d.w, d.k, d.r, [&](Four<T> dr, int i, int g) {
+    const Four<T> e = d.e.get(i, g);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      if (!d.point.has(4 * g + c)) dr[c] = dr[c] + e[c];
+    }
+    d.e.put(i, g, d.finish_tangent(dr, i, g));
+  });
+}
+
+// dQ = B_c - Q Psi. The last rows are there.
+template <class T, int MOST>
+JAXQR_FN void finish_deep_dq(const Derivative<T, MOST>& d, const T* q, T* dq) {
+  for (int number = d.ranges() - 1; number >= 0; --number) {
+    const RowRange range = d.range(number);
+    if (number < d.ranges() - 1) {
+      d.copies.load(q, range, d.q);
+      d.copies.load(dq, range, d.x);
+      d.team.synchronize();
+    }
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.x.put(i, g, d.keep_counted(d.x.get(i, g), g) - product);
+    };
+    for_products<false, Kind::kUpper>(d.team, d.q, range.count, d.w, subtract);
+    d.team.synchronize();
+    d.copies.store(d.x, range, dq);
+    d.team.synchronize();
+  }
+}
+
+// (8.5). If there is more than one range of rows, B = dA R_m^-1 waits in the place of dQ. If dQ is
+// not wanted, the solve is that of Q^H dA, which has less rows.
+template <class T, int MOST>
+JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& arguments) {
+  const T* const q = static_cast<const T*>(arguments.data[0]);
+  T *const dq = static_cast<T*>(arguments.data[3]), *const dr = static_cast<T*>(arguments.data[4]);
+  const int last = d.ranges() - 1;
+  for (int number = 0; number <= last; ++number) {
+    const RowRange range = d.range(number);
+    if (number > 0) d.copies.load(q, range, d.q);
+    d.load_scaled(arguments.data[2], range, d.x);
+    d.team.synchronize();
+    if (dq) {
+      d.triangle.solve_right(d.x, d.x, range.count);
+      d.team.synchronize();
+    }
+    InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, range.count);
+    if (dq && number < last) {
+      d.copies.store(d.x, range, dq);
+      d.team.synchronize();
+    }
+  }
+  if (!dq) {
+    d.triangle.solve_right(d.e, d.e, d.k);
+    d.team.synchronize();
+  }
+  if (dr) d.restore_r(arguments);
+  form_psi(d);
+  d.team.synchronize();
+  if (dr) {
+    form_deep_dr(d);
+    d.team.synchronize();
+    d.copies.store(d.e, d.all_of_r(), dr);
+  }
+  if (dq) finish_deep_dq(d, q, dq);
+}
+
+// Omega = skw(E_c) of (8.7) in `square`, of E in w. Behind its rows are zeros, as are in w.
+template <class T, int MOST>
+JAXQR_FN void form_omega(const Derivative<T, MOST>& d) {
+  d.team.for_groups(d.padded_k(), d.w.groups(), [&](int i, int g) {
+    const bool counted = d.point.has(i);
+    Four<T> omega = d.keep_counted(d.w.get(i, g), g);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (i == j) omega[c] = omega[c] - number<T>(real_part(omega[c]));
+      if (i < j) omega[c] = counted ? -conjugate(d.w.at(j, i)) : number<T>(0);
+    }
+    d.square.put(i, g, omega);
+  });
+}
+
+// (8.7)
+template <class T, int MOST>
+JAXQR_FN void compute_wide_tangent(const Derivative<T, MOST>& d, const Arguments& arguments) {
+  T *const dq = static_cast<T*>(arguments.data[3]), *const dr = static_cast<T*>(arguments.data[4]);
+  d.load_scaled(arguments.data[2], d.range(0), d.x);
+  d.team.synchronize();
+  InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, d.m);
+  d.triangle.solve_right(d.e, d.w, d.k);
+  d.team.synchronize();
+  if (dr) d.restore_r(arguments);
+  form_omega(d);
+  d.team.synchronize();
+  if (dr) {
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.e.put(i, g, d.finish_tangent(d.e.get(i, g) - product, i, g));
+    };
+    for_products<false, Kind::kUpper>(d.team, d.square, d.k, d.r, subtract);
+  }
+  if (dq) {
+    const auto put = [&](const Four<T>& product, int i, int g) { d.w.put(i, g, product); };
+    for_products<false, Kind::kAny>(d.team, d.q, d.k, d.square, put);
+  }
+  d.team.synchronize();
+  if (dr) d.copies.store(d.e, d.all_of_r(), dr);
+  if (dq) d.copies.store(d.w, d.range(0), dq);
+}
+
+template <class T, int MOST>
+JAXQR_FN void qr_jvp(const Arguments& arguments) {
+  Derivative<T, MOST> d(arguments);
+  d.begin(arguments);
+  d.triangle.restrict_rows();
+  d.deep() ? compute_deep_tangent(d, arguments) : compute_wide_tangent(d, arguments);
+}
+
+// ----------------------------------------------------------------------------------- cotangents
+//
+// JAX pairs cotangents without conjugation: Qbar and Rbar come conjugated, and the conjugate of
+// Abar is wanted. That is the rules with conj(Q) and conj(R) for Q and R. Here are conjugated what
+// the names say, but for M.
+
+// Ebar of (8.6) in e, of R_b there and Qbar^H Q in w.
+template <class T, int MOST>
+JAXQR_FN void form_ebar(const Derivative<T, MOST>& d, bool with_rbar) {
+  if (with_rbar) {
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.w.put(i, g, d.w.get(i, g) - product);
+    };
+    for_transposed_products(d.team, d.r, d.k, d.e, d.w.groups(), subtract);
+    d.team.synchronize();
+  }
+  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+    const Four<T> w = d.w.get(i, g);
+    Four<T> e = d.e.get(i, g);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (!d.point.has(j)) continue;
+      e[c] = i > j ? -conjugate(w[c]) : i < j ? -d.w.at(j, i) : number<T>(-real_part(w[c]));
+    }
+    d.e.put(i, g, e);
+  });
+}
+
+// Abar = (Qbar_c + Q Ebar) R_m^-H. The last rows are there, or without Qbar the first.
+template <class T, int MOST>
+JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& arguments) {
+  const void* const qbar = arguments.data[2];
+  for (int step = 0; step < d.ranges(); ++step) {
+    const RowRange range = d.range(qbar ? d.ranges() - 1 - step : step);
+    if (step > 0) {
+      d.copies.load(static_cast<const T*>(arguments.data[0]), range, d.q);
+      if (qbar) d.load_scaled(qbar, range, d.x);
+      d.team.synchronize();
+    }
+    const auto add = [&](const Four<T>& product, int i, int g) {
+      d.x.put(i, g, qbar ? product + d.keep_counted(d.x.get(i, g), g) : product);
+    };
+    for_products<true, Kind::kAny>(d.team, d.q, range.count, d.e, add);
+    d.team.synchronize();
+    if (qbar) {
+      d.triangle.solve_right_transposed(d.x, range.count);
+      d.team.synchronize();
+    }
+    d.copies.store(d.x, range, static_cast<T*>(arguments.data[4]));
+    d.team.synchronize();
+  }
+}
+
+// (8.6). Where there is no Qbar, Ebar R_m^-H takes the place of Ebar: a solve with less rows.
+template <class T, int MOST>
+JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& arguments) {
+  const T* const q = static_cast<const T*>(arguments.data[0]);
+  const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
+  if (rbar) d.load_rbar(rbar);
+  if (qbar) {
+    for (int number = 0; number < d.ranges(); ++number) {
+      const RowRange range = d.range(number);
+      if (number > 0) d.copies.load(q, range, d.q);
+      d.load_scaled(qbar, range, d.x);
+      d.team.synchronize();
+      InnerProducts<false, T, MOST>(d.team, d.x, d.q).add_to(d.w, range.count);
+    }
+  } else {
+    d.team.synchronize();
+  }
+  form_ebar(d, rbar);
+  d.team.synchronize();
+  if (!qbar) {
+    d.triangle.solve_right_transposed(d.e, d.k);
+    d.team.synchronize();
+  }
+  finish_deep_abar(d, arguments);
+}
+
+// skw*(X)_c of (8.7), lower triangular, in `square`, of X = Q^H Qbar - R_b R^H, whose first term is
+// in w.
+template <class T, int MOST>
+JAXQR_FN void form_skw_adjoint(const Derivative<T, MOST>& d, bool with_rbar) {
+  if (with_rbar) {
+    const auto subtract = [&](const Four<T>& product, int i, int g) {
+      d.w.put(i, g, d.w.get(i, g) - product);
+    };
+    for_transposed_products(d.team, d.e, d.k, d.r, d.w.groups(), subtract);
+    d.team.synchronize();
+  }
+  d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
+    Four<T> x = d.w.get(i, g);
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      const int j = 4 * g + c;
+      if (i > j) x[c] = x[c] - conjugate(d.w.at(j, i));
+      if (i == j) x[c] = x[c] - number<T>(real_part(x[c]));
+      if (i < j) x[c] = number<T>(0);
+    }
+    d.square.put(i, g, d.keep_counted(x, g));
+  });
+}
+
+// (8.7)
+template <class T, int MOST>
+JAXQR_FN void compute_wide_cotangent(const Derivative<T, MOST>& d, const Arguments& arguments) {
+  const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
+  if (rbar) d.load_rbar(rbar);
+  if (qbar) d.load_scaled(qbar, d.range(0), d.square);
+  d.team.synchronize();
+  if (qbar) InnerProducts<false, T, MOST>(d.team, d.q, d.square).add_to(d.w, d.m);
+  form_skw_adjoint(d, rbar);
+  d.team.synchronize();
+  d.triangle.solve_right_transposed(d.square, d.k);
+  d.team.synchronize();
+  d.team.for_groups(d.k, d.square.groups(), [&](int i, int g) {
+    d.e.put(i, g, d.e.get(i, g) + d.square.get(i, g));
+  });
+  d.team.synchronize();
+  const auto put = [&](const Four<T>& product, int i, int g) { d.x.put(i, g, product); };
+  for_products<true, Kind::kAny>(d.team, d.q, d.m, d.e, put);
+  d.team.synchronize();
+  d.copies.store(d.x, d.range(0), static_cast<T*>(arguments.data[4]));
+}
+
+template <class T, int MOST>
+JAXQR_FN void qr_vjp(const Arguments& arguments) {
+  Derivative<T, MOST> d(arguments);
+  d.begin(arguments);
+  d.deep() ? compute_deep_cotangent(d, arguments) : compute_wide_cotangent(d, arguments);
+}
+
+}  // namespace jaxqr
