@@ -5,8 +5,8 @@
 
 namespace jaxqr {
 
-// The first 32 bits of a magnitude as an integer, which is in the order of magnitudes: zero for zero
-// alone, and largest for what is not finite. Maxima of integers are cheap, and do not lose a NaN.
+// The first 32 bits of a magnitude as an integer, which is in the order of magnitudes: zero for
+// zero alone, and largest for what is not finite. A maximum of integers is cheap and keeps a NaN.
 JAXQR_FN int magnitude_word(float x) {
   union {
     float number;
@@ -57,12 +57,12 @@ struct Larger {
   }
 };
 
-// Combine COUNT values over the lanes of a warp. Afterwards values[0] of a lane is the combination of
-// the values with number lane / (32 / COUNT).
+// Combine COUNT values over the lanes of a warp. Afterwards values[0] of a lane is the combination
+// of the values with number lane / (32 / COUNT).
 //
-// In a round, a lane gives half of its values to its partner and gets the partner's other half; when
-// one is left, both combine it. (A loop over the rounds would not be unrolled by NVRTC, and the values
-// would go to memory, as registers have no indices.)
+// In a round, a lane gives half of its values to its partner and gets the partner's other half;
+// when one is left, both combine it. (A loop over the rounds would not be unrolled by NVRTC, and
+// the values would go to memory, as registers have no indices.)
 template <int COUNT, int MASK = 16, class V, class Combine>
 JAXQR_FN void combine_in_warp(V* values, const Combine& combine) {
   if constexpr (COUNT > 1) {
@@ -86,8 +86,8 @@ JAXQR_FN void combine_in_warp(V* values, const Combine& combine) {
 // another thread write to the same place. A number for all threads goes through a place of its own,
 // as what was exchanged before is still to be read then.
 //
-// Each place has a part for each warp, and parts of zeros up to a power of two: so fewer questions are
-// to be asked about the number of warps.
+// Each place has a part for each warp, and parts of zeros up to a power of two: so fewer questions
+// are to be asked about the number of warps.
 template <class T, int NP>
 class ColumnExchange {
  public:
@@ -112,8 +112,7 @@ class ColumnExchange {
     }
   }
 
-  // A row of NP entries, which one thread writes before an exchange of columns and all may read after
-  // it.
+  // A row of NP entries: one thread writes it before an exchange of columns, all read it after.
   JAXQR_FN T* row() const { return reinterpret_cast<T*>(place(turn_)); }
 
   // Combine value(c) of all threads for each column c < count. A lane gets the result of column
