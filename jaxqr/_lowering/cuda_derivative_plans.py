@@ -21,6 +21,7 @@ from jaxqr._lowering.cuda_plans import (
 MOST_ROWS = 1024  # products of matrices do better for more
 WARP_MEMORY = 16 << 10  # bytes for a warp, so that many warps are there at a time
 BLOCK_MEMORY = {4: SHARED_MEMORY, 8: 64 << 10, 16: 96 << 10}  # by the size of an entry
+ROWS = (4, 8, 16, 32, 64, 128, 192, 256, 320, 384, 448, 512)  # in memory: they fill warps
 
 _TANGENT_SLOTS = {"q": 3, "r": 4}
 _COTANGENT_SLOTS = {"q": 2, "r": 3}
@@ -69,9 +70,11 @@ def _choose_team(m: int, n: int, dtype: str, size: int) -> tuple[int, int]:
             return team, _pad(m)
     empty, memory = _count_team_bytes(m, n, 0, dtype, size), BLOCK_MEMORY[ITEM_SIZES[dtype]]
     of_row = sum(_count_lead_bytes(columns, dtype, size) for columns in (n, min(m, n)))
-    most = (memory - empty) // of_row // 4 * 4
-    ranges = -(-m // most) if m >= n else 1
-    return (DERIVATIVE_THREADS if m > 64 else 64), _pad(-(-m // ranges))
+    threads = DERIVATIVE_THREADS if m > 64 else 64
+    most = (memory - empty) // of_row
+    if m < n or m <= most:
+        return threads, _pad(m)
+    return threads, max(size for size in ROWS if size <= most)
 
 
 def _count_team_bytes(m: int, n: int, rows: int, dtype: str, size: int) -> int:

@@ -30,15 +30,15 @@ class Derivative {
       : m(arguments.sizes[0]), n(arguments.sizes[1]), k(m < n ? m : n),
         pivoted(arguments.sizes[3]), rows(arguments.sizes[5]), team(arguments.sizes[4]),
         copies(team, arguments.batch, arguments.sizes[2]),
-        q(team_memory(arguments.sizes[6]), k), x(q.data() + rows * Matrix::lead(k), n),
-        square(x.data(), k), r(x.data() + rows * Matrix::lead(n), n),
-        e(r.data() + padded_k() * Matrix::lead(n), n),
-        w(e.data() + padded_k() * Matrix::lead(n), k),
-        triangle(team, r, k, w.data() + padded_k() * Matrix::lead(k)) {}
+        q(team.number() * (arguments.sizes[6] / int(sizeof(T))), k), x(q.begin() + rows * Matrix::lead(k), n),
+        square(x.begin(), k), r(x.begin() + rows * Matrix::lead(n), n),
+        e(r.begin() + padded_k() * Matrix::lead(n), n),
+        w(e.begin() + padded_k() * Matrix::lead(n), k),
+        triangle(team, r, k, &w.at(padded_k(), 0)) {}
 
   JAXQR_FN int padded_k() const { return MOST == 4 ? 4 : (k + 3) / 4 * 4; }
   JAXQR_FN bool deep() const { return m >= n; }
-  JAXQR_FN int ranges() const { return (m + rows - 1) / rows; }
+  JAXQR_FN int ranges() const { return MOST == 4 ? 1 : (m + rows - 1) / rows; }
   JAXQR_FN RowRange range(int number) const {
     const int first = number * rows;
     return {first, m - first < rows ? m - first : rows, m};
@@ -115,10 +115,6 @@ class Derivative {
   Point<R> point;
 
  private:
-  JAXQR_FN T* team_memory(int bytes) const {
-    return reinterpret_cast<T*>(warp_memory<unsigned char>(0) + team.number() * bytes);
-  }
-
   // Let e and w be zero.
   JAXQR_FN void clear() const {
     struct alignas(16) Unit {
@@ -129,7 +125,7 @@ class Derivative {
     for (int c = 0; c < int(16 / sizeof(T)); ++c) zeros.entry[c] = number<T>(0);
     const int entries = padded_k() * (Matrix::lead(n) + Matrix::lead(k));
     for (int u = team.rank(); u < entries / int(16 / sizeof(T)); u += team.size()) {
-      reinterpret_cast<Unit*>(e.data())[u] = zeros;
+      reinterpret_cast<Unit*>(&e.at(0, 0))[u] = zeros;
     }
   }
 };
