@@ -69,9 +69,8 @@ def _choose_team(m: int, n: int, dtype: str, size: int) -> tuple[int, int]:
         if team >= max(n, min(m, WARP)) and of_warp <= WARP_MEMORY:
             return team, _pad(m)
     empty, memory = _count_team_bytes(m, n, 0, dtype, size), BLOCK_MEMORY[ITEM_SIZES[dtype]]
-    of_row = sum(_count_lead_bytes(columns, dtype, size) for columns in (n, min(m, n)))
     threads = DERIVATIVE_THREADS if m > 64 else 64
-    most = (memory - empty) // of_row
+    most = (memory - empty) // (2 * _count_lead_bytes(n, dtype, size))
     if m < n or m <= most:
         return threads, _pad(m)
     return threads, max(size for size in ROWS if size <= most)
@@ -79,11 +78,10 @@ def _choose_team(m: int, n: int, dtype: str, size: int) -> tuple[int, int]:
 
 def _count_team_bytes(m: int, n: int, rows: int, dtype: str, size: int) -> int:
     """Count the bytes of a team's shared memory (``Derivative``), an odd number of 16 bytes."""
-    k = min(m, n)
-    like_r, like_q = (_count_lead_bytes(columns, dtype, size) for columns in (n, k))
+    k = _pad(min(m, n))
     real = 4 if dtype in ("float32", "complex64") else 8
-    point = round_up(3 * real) + round_up(_pad(k) * real)
-    return _make_odd(rows * (like_r + like_q) + _pad(k) * (2 * like_r + like_q) + point)
+    point = round_up(3 * real) + round_up(k * real)
+    return _make_odd((2 * rows + 3 * k) * _count_lead_bytes(n, dtype, size) + point)
 
 
 def _count_lead_bytes(columns: int, dtype: str, size: int) -> int:

@@ -119,7 +119,7 @@ class InnerProducts {
   JAXQR_FN void add_rows(int i, int group, int rows, Four<T> (&sum)[kHeight]) const {
     const int first = team_.rank() >> bits_, step = team_.size() >> bits_;
     int x_place = x_.place(first, i), y_place = y_.place(first, 4 * group);
-#pragma unroll(kIsComplex<T> ? 1 : 2)
+#pragma unroll(sizeof(T) == 4 ? 2 : 1)
     for (int l = first; l < rows; l += step) {
       const Four<T> y = y_.get_at(y_place);
       Four<T> x;

@@ -41,22 +41,23 @@ JAXQR_FN Four<T> scale_by(Four<T> x, Real<T> s) {
 template <class T, int MOST>
 class Tile {
  public:
-  // It begins at entry `begin` of the block's shared memory.
-  JAXQR_FN Tile(int begin, int cols) : begin_(begin), cols_(cols) {}
+  // It begins at entry `begin` of the block's shared memory, and there are `lead` entries between
+  // the beginnings of two rows.
+  JAXQR_FN Tile(int begin, int lead, int cols) : begin_(begin), lead_(lead), cols_(cols) {}
 
-  // The entries between the beginnings of two rows.
-  static JAXQR_FN int lead(int cols) {
+  // What `lead` must be for so many columns, or more.
+  static JAXQR_FN int find_lead(int cols) {
     constexpr int kUnit = 16 / sizeof(T);
     const int padded = MOST == 4 ? 4 : (cols + 3) / 4 * 4;
     return (padded / kUnit | 1) * kUnit;
   }
 
-  JAXQR_FN int lead() const { return lead(cols_); }
   JAXQR_FN int begin() const { return begin_; }
+  JAXQR_FN int lead() const { return MOST == 4 ? find_lead(4) : lead_; }
   JAXQR_FN int cols() const { return cols_; }
   JAXQR_FN int groups() const { return MOST == 4 ? 1 : (cols_ + 3) / 4; }
   JAXQR_FN T& at(int i, int j) const { return entry(place(i, j)); }
-  JAXQR_FN int place(int i, int j) const { return begin_ + i * lead(cols_) + j; }
+  JAXQR_FN int place(int i, int j) const { return begin_ + i * lead() + j; }
   JAXQR_FN Four<T> get(int i, int group) const { return get_at(place(i, 4 * group)); }
   JAXQR_FN static Four<T> get_at(int place) { return *reinterpret_cast<Four<T>*>(&entry(place)); }
   JAXQR_FN void put(int i, int group, Four<T> x) const {
@@ -72,7 +73,7 @@ class Tile {
  private:
   static JAXQR_FN T& entry(int place) { return warp_memory<T>(0)[place]; }
 
-  int begin_, cols_;
+  int begin_, lead_, cols_;
 };
 
 // The threads that work on one matrix: some of a warp, or, if they are more, the block. Their number
@@ -155,12 +156,8 @@ class Copies {
  public:
   using Matrix = Tile<T, MOST>;
 
-  JAXQR_FN Copies(const Team<MOST>& team, long long batch, bool transposed)
-      : team_(team), transposed_(transposed) {
-    matrix_ = static_cast<long long>(blockIdx.x) * team.teams() + team.number();
-    stores_ = matrix_ < batch;
-    if (!stores_) matrix_ = batch - 1;
-  }
+  JAXQR_FN Copies(const Team<MOST>& team, const long long& batch, bool transposed)
+      : team_(team), batch_(batch), transposed_(transposed) {}
 
   // Load rows. What a thread reads at once, in row i and group g, becomes change(entries, i, g).
   // Behind the rows are zeros, until there are `filled`.
@@ -179,7 +176,7 @@ class Copies {
   }
 
   JAXQR_FN void store(const Matrix& from, RowRange rows, T* to) const {
-    if (!stores_) return;
+    if (find_matrix() >= batch_) return;
     const Places places(*this, rows, from, rows.count);
     if (places.whole) {
       store_groups<true>(from, rows.count, to, places);
@@ -200,7 +197,7 @@ class Copies {
     JAXQR_FN Places(const Copies& copies, RowRange rows, const Matrix& tile, int filled)
         : cols(tile.cols()), down(copies.transposed_ ? 1 : cols),
           across(copies.transposed_ ? rows.of : 1),
-          start(copies.matrix_ * rows.of * cols + rows.first * down),
+          start(copies.find_loaded() * rows.of * cols + rows.first * down),
           whole(!copies.transposed_ && cols % 4 == 0) {
       const Team<MOST>& team = copies.team_;
       if constexpr (MOST == 4) {
@@ -277,9 +274,18 @@ class Copies {
     }
   }
 
+  // Computed where it is needed, as registers are scarcer.
+  JAXQR_FN long long find_matrix() const {
+    return static_cast<long long>(blockIdx.x) * team_.teams() + team_.number();
+  }
+  JAXQR_FN long long find_loaded() const {
+    const long long matrix = find_matrix();
+    return matrix < batch_ ? matrix : batch_ - 1;
+  }
+
   Team<MOST> team_;
-  bool transposed_, stores_;
-  long long matrix_;
+  const long long& batch_;
+  bool transposed_;
 };
 
 }  // namespace jaxqr
