@@ -6,6 +6,7 @@ The names are LAPACK's. These are the primitives that depend on the platform.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -90,7 +91,11 @@ geqp3_p = make_primitive(
     core_ranks=(2,),
     results=_geqp3_results,
     body=portable.geqp3,
-    platforms=_platforms("geqp3"),
+    platforms={
+        # a GPU's loops ask their host whether they go on
+        **dict.fromkeys(("cuda", "rocm"), partial(portable.geqp3, ask=False)),
+        **_platforms("geqp3"),
+    },
     # Whoever exports a program must name its calls, so this is one call of the matrix's dtype.
     exported={"cpu": LAPACK.geqp3_of_even_columns, "cuda": portable.geqp3},
 )

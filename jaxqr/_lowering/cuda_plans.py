@@ -149,7 +149,8 @@ def _count_row_bytes(columns: int, warps: int, dtype: str) -> int:
     real = size // 2 if dtype.startswith("complex") else size
     square = columns * (columns + 16 // size) * size
     scratch = square + columns * (real + size)
-    eliminating = (2 * (warps + 1) + warps) * columns * size
+    parts = 1 << (warps - 1).bit_length()
+    eliminating = (2 * (parts + 1) + warps) * columns * size + 16 * parts
     piece = round_up(WARP * (5 if size == 16 else 9) * size)
     return scratch + max(eliminating, warps * piece, square)
 

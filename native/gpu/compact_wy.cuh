@@ -1,8 +1,9 @@
-// The compact form Q = I - V T V^H of reflectors, from V^H V: T^{-1} is upper triangular, with
-// 1 / tau on its diagonal and what V^H V has above it (Puglisi, SIAM J. Sci. Stat. Comput. 13, 1992).
+// The compact form Q = I - V T V^H of reflectors, from V^H V: the inverse of T is upper triangular,
+// has 1/tau on its diagonal and what V^H V has above it (Puglisi, SIAM J. Sci. Stat. Comput. 13,
+// 1992).
 //
-// There are NP columns, of which the first `offset` do not exist, and squares of NP columns in shared
-// memory, each column kLead entries from the one before it.
+// There are NP columns, of which the first `offset` do not exist, and squares of NP columns in
+// shared memory, each column kLead entries from the one before it.
 #pragma once
 
 #include "gpu/row_data.cuh"
@@ -24,7 +25,8 @@ struct Square {
 template <class T, int NP, class Right>
 JAXQR_FN void solve_with_inverse_of_t(const T* products, const T* taus, int offset,
                                       const Right& right, T* solution) {
-  constexpr int kBlock = RowPiece<T>::kCols, kLead = Square<T, NP>::kLead, kWords = Words<T>::kCount;
+  constexpr int kBlock = RowPiece<T>::kCols, kLead = Square<T, NP>::kLead,
+                kWords = Words<T>::kCount;
   const int column = lane_of_warp() + offset;
   const bool exists = column < NP;
   T* const own = solution + (exists ? column : NP - 1) * kLead;
@@ -35,8 +37,8 @@ JAXQR_FN void solve_with_inverse_of_t(const T* products, const T* taus, int offs
     for (int i = 0; i < kBlock; ++i) x[i] = right(begin + i);
 #pragma unroll 1
     for (int l = begin + kBlock; l < NP; l += kWords) {
-      T known[kWords];
-      read_words<kWords>(own + l, known);
+      T known[kWords] = {};
+      if (exists) read_words<kWords>(own + l, known);
 #pragma unroll
       for (int u = 0; u < kWords; ++u) {
         read_words<kBlock>(products + (l + u) * kLead + begin, p);
@@ -59,11 +61,11 @@ JAXQR_FN void solve_with_inverse_of_t(const T* products, const T* taus, int offs
   }
 }
 
-// Row i of I - V W, in the place of row i of V, for each of a thread's rows: W is upper triangular, so
-// the last column needs the place of none before it. (I has its ones in the columns i + offset.)
+// Row i of I - V W, in the place of row i of V, for each of a thread's rows: W is upper triangular,
+// so the last column needs the place of none before it. (I has its ones in the columns i + offset.)
 //
-// LAST columns are left. Some are computed at a time, so that enough sums are under way. (Recursive, as
-// NVRTC does not unroll loops whose length depends on that of another.)
+// LAST columns are left. Some are computed at a time, so that enough sums are under way.
+// (Recursive, as NVRTC does not unroll loops whose length depends on that of another.)
 template <int LAST, class T, int NP, int RP>
 JAXQR_FN void subtract_from_identity(const T* w, int offset, T (&x)[RP][NP]) {
   constexpr int kLead = Square<T, NP>::kLead, kWords = Words<T>::kCount;

@@ -47,7 +47,7 @@ class RowPiece {
  public:
   static constexpr int kCols = sizeof(T) == 16 ? 4 : 8;
   static constexpr int kLead = kCols + 1;  // odd, so that a column's entries are in different banks
-  static constexpr int kRows = 32 / kCols;   // that a warp's lanes reach at once in global memory
+  static constexpr int kRows = 32 / kCols;  // that a warp's lanes reach at once in global memory
   static constexpr int kBytes = (32 * kLead * static_cast<int>(sizeof(T)) + 15) / 16 * 16;
 
   JAXQR_FN explicit RowPiece(unsigned char* memory)
@@ -64,7 +64,7 @@ class RowPiece {
   T* tile_;
 };
 
-// Fill the registers with rows `first` to m of a matrix of n <= NP columns, and the rest with zeros.
+// Fill the registers with rows `first` to m of a matrix of n <= NP columns, and with zeros.
 template <class T, int NP, int RP>
 JAXQR_FN void load_by_columns(const T* a, int first, int m, int n, T (&x)[RP][NP]) {
 #pragma unroll
@@ -76,8 +76,8 @@ JAXQR_FN void load_by_columns(const T* a, int first, int m, int n, T (&x)[RP][NP
   }
 }
 
-// All entries are on their way before the first is waited for: the registers hold them as they come,
-// and then pass through the tile.
+// All entries are on their way before the first is waited for: the registers hold them as they
+// come, and then pass through the tile.
 template <class T, int NP, int RP>
 JAXQR_FN void load_by_rows(const T* a, int m, int n, const RowPiece<T>& piece, T (&x)[RP][NP]) {
   constexpr int kCols = RowPiece<T>::kCols;
@@ -108,7 +108,7 @@ JAXQR_FN void load_by_rows(const T* a, int m, int n, const RowPiece<T>& piece, T
   }
 }
 
-// Write rows `first` to `rows` of a matrix from the registers: the column c - offset from register c.
+// Write rows `first` to `rows` of a matrix from the registers. Register c has column c - offset.
 template <class T, int NP, int COUNT>
 JAXQR_FN void store_by_columns(const T (&x)[COUNT][NP], int first, int rows, int offset, T* to) {
 #pragma unroll
@@ -138,13 +138,16 @@ JAXQR_FN void store_by_rows(const T (&x)[COUNT][NP], int rows, int offset, const
 #pragma unroll
         for (int u = 0; u < kCols; ++u) piece.of_lane(u) = x[s][c + u];
         __syncwarp();
+        T entry[kCols];  // all are read before the first is written, so that none waits
+#pragma unroll
+        for (int k = 0; k < kCols; ++k) entry[k] = piece.in_order(k);
+        __syncwarp();
         const int column = c + piece.col() - offset;
 #pragma unroll
         for (int k = 0; k < kCols; ++k) {
           const int i = begin + piece.row(k);
-          if (i < rows && column >= 0) to[i * n + column] = piece.in_order(k);
+          if (i < rows && column >= 0) to[i * n + column] = entry[k];
         }
-        __syncwarp();
       }
     }
   }

@@ -1,9 +1,9 @@
 // Householder's method on a matrix in the registers of a block, plain or pivoted.
 //
-// Columns take turns in register 0: one that is done goes to the end and the others move down by one,
-// so that all registers have constant indices. A *slot* is such a register: after j steps, column j + s
-// is in slot s, and reflector i in slot NP - j + i. What all warps know of the column in slot s is on
-// lane s of each.
+// Columns take turns in register 0: one that is done goes to the end and the others move down by
+// one, so that all registers have constant indices. A *slot* is such a register: after j steps,
+// column j + s is in slot s, and reflector i in slot NP - j + i. What all warps know of the column
+// in slot s is on lane s of each.
 #pragma once
 
 #include "gpu/reflector.cuh"
@@ -21,7 +21,10 @@ class RowElimination {
   // not kept.
   JAXQR_FN RowElimination(RowMatrix<T, NP, RP>& a, const RowMemory<T, NP>& memory, int free,
                           bool compact)
-      : a_(a), memory_(memory), exchange_(memory.exchange()), pivots_(a.n, free),
+      : a_(a),
+        memory_(memory),
+        exchange_(memory.exchange()),
+        pivots_(a.n, free),
         compact_(compact) {}
 
   // Take the rows from `first` on, each column multiplied by a power of two that brings its largest
@@ -81,8 +84,7 @@ class RowElimination {
         }
         return largest;
       };
-      const R largest =
-          exchange_.template combine_columns<R>(count, find_largest_entry, Larger());
+      const R largest = exchange_.template combine_columns<R>(count, find_largest_entry, Larger());
       if (slot_ < count) exponent = inverse_exponent(largest);
     }
     const R power = power_of_two<R>(exponent);
@@ -115,6 +117,8 @@ class RowElimination {
       h = make_reflector_of_first(diagonal, compact_ ? NP : a_.n - j, row, product);
       product = add_conjugate_product(row[slot_], h.scale, product);
       if (slot_ > 0 && slot_ < NP - j) weight = conjugate(h.tau) * product;
+    } else {
+      __syncwarp();  // the weights of the step before have been read
     }
     if (thread_of_block() < NP) keep_products(j, h.tau, product);
     if (lane_of_warp() < NP) memory_.weights()[slot_] = weight;
@@ -156,9 +160,9 @@ class RowElimination {
     }
   }
 
-  // Make the reflector of the column in slot 0. `row` is that of the diagonal, and the lane gets the
-  // product of the column under it with that of its slot. Where squares underflow, the column is
-  // multiplied by a power of two of its own, which changes neither tau nor v.
+  // Make the reflector of the column in slot 0. `row` is that of the diagonal, and the lane gets
+  // the product of the column under it with that of its slot. Where squares underflow, the column
+  // is multiplied by a power of two of its own, which changes neither tau nor v.
   JAXQR_FN Reflector<T> make_reflector_of_first(int diagonal, int count, const T*& row,
                                                 T& product) {
     R inverse = 1;
@@ -174,8 +178,7 @@ class RowElimination {
         const int word = find_largest_word_below(diagonal);
         trivial = word == 0 && imaginary_part(alpha) == 0;
         if (small && !trivial) {
-          const int exponent =
-              inverse_exponent_of_word<R>(Larger()(word, magnitude_word(alpha)));
+          const int exponent = inverse_exponent_of_word<R>(Larger()(word, magnitude_word(alpha)));
 #pragma unroll
           for (int s = 0; s < RP; ++s) {
             const R power = power_of_two<R>(row_of(s) >= diagonal ? exponent : 0);
@@ -233,8 +236,8 @@ class RowElimination {
         slot_ >= NP - j ? conjugate(product) : number<T>(0);
   }
 
-  // Apply H^H to the columns that are left. All columns move down by one, and that of the reflector,
-  // with v in the place of its zeros, goes to the end.
+  // Apply H^H to the columns that are left. All columns move down by one, and that of the
+  // reflector, with v in the place of its zeros, goes to the end.
   JAXQR_FN void reflect(int diagonal, const Reflector<T>& h) {
     constexpr int kWords = Words<T>::kCount;
     T v[RP], done[RP];

@@ -8,8 +8,8 @@
 
 namespace jaxqr {
 
-// Of m rows those from `first` on take part. There are n <= NP columns; when all are eliminated, the
-// first is in register offset().
+// Of m rows those from `first` on take part. There are n <= NP columns; when all are eliminated,
+// the first is in register offset().
 template <class T, int NP, int RP>
 struct RowMatrix {
   int m, n, first;

@@ -1,8 +1,8 @@
 // The choice of pivots for a matrix whose rows lie on the threads of a block: the norms of what is
 // left of its columns. Lane c of every warp has column c, and all warps know the same.
 //
-// The square of a norm is brought up to date by taking off that of a new entry of R. Where little is
-// left of it, it is to be computed anew (Drmac and Bujanovic, LAPACK Working Note 176).
+// The square of a norm is brought up to date by taking off that of a new entry of R. Where little
+// is left of it, it is to be computed anew (Drmac and Bujanovic, LAPACK Working Note 176).
 #pragma once
 
 #include "gpu/column_size.cuh"
@@ -63,7 +63,7 @@ class RowPivots {
     square_ -= add_square(R(0), scale_by(entry, power_of_two<R>(norm_exponent_)));
   }
 
-  // Whether too few digits are left of a norm from step j on: less than half of those of its square.
+  // Whether too few digits are left of a norm from step j on: less than half of its square's.
   JAXQR_FN bool any_in_doubt(int j) const {
     const bool doubtful = reference_ > 0 && square_ <= kLeastPart<R> * reference_;
     return __any_sync(kWarp, may_be_chosen(j) && doubtful);

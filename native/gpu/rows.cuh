@@ -1,16 +1,17 @@
-// QR of matrices of n <= NP <= 32 columns and m >= n rows, plain or pivoted, and of panels of larger
-// matrices: a matrix on a block of 32 to 256 threads, each of which has RP rows in registers (thread t
-// rows t, t + blockDim.x, ...).
+// QR of matrices of n <= NP <= 32 columns and m >= n rows, plain or pivoted, and of panels of
+// larger matrices: a matrix on a block of 32 to 256 threads, each of which has RP rows in registers
+// (thread t rows t, t + blockDim.x, ...).
 //
-// T of the compact form costs little: the products of a new reflector with those before it come with
-// those with the columns that are left. Then Q = I - V T V^H takes one product more for each row, without
-// any exchange.
+// T of the compact form costs little: the products of a new reflector with those before it come
+// with those with the columns that are left. Then Q = I - V T V^H takes one product more for each
+// row, without any exchange.
 //
-// data: 0 a (m, n), 1 q (m, n), 2 r (n, n), 3 h (m, n), 4 tau (n), 5 p (n), 6 t (n, n), 7 first (1).
+// data: 0 a (m, n), 1 q (m, n), 2 r (n, n), 3 h (m, n), 4 tau (n), 5 p (n), 6 t (n, n), 7 first.
 // sizes: 0 m, 1 n, 2 transposed, 3 panel, 4 how many columns, the first ones, are pivoted.
-// A panel is n columns of a larger matrix, which lie by columns, though T lies by rows. The diagonal
-// begins in row `first`, and the rows before are left as they are; reflectors that would begin behind
-// the last row are trivial. Of a panel, only h, tau and t are computed.
+//
+// A panel is n columns of a larger matrix, which lie by columns, though T lies by rows. The
+// diagonal begins in row `first`, and the rows before are left as they are; reflectors that would
+// begin behind the last row are trivial. Of a panel, only h, tau and t are computed.
 #pragma once
 
 #include "gpu/arguments.h"
