@@ -1,6 +1,6 @@
 """The package's CUDA kernels on NumPy's arrays, emulated on this CPU as the package launches them.
 
-`GpuLibrary` has functions of ``native/kernel_library.py``, so that the laws of the CPU's kernels can
+`GpuLibrary` has functions of ``native/kernel_library.py``, so that laws of the CPU's kernels can
 be asked of these.
 """
 
@@ -95,7 +95,7 @@ class GpuLibrary:
         return self._launch("signs", [top, beta], [((n,), beta.dtype), ((n, n), top.dtype)])
 
     def derivative(self, q, r, da, dq, dr, *, transposed, pivoted, forward):
-        """Tangents go from `da` to `dq` and `dr`, cotangents back; what is None is not asked for."""
+        """Tangents go from `da` to `dq` and `dr`, cotangents back; None is not asked for."""
         pairs = [(name, x) for name, x in (("q", dq), ("r", dr)) if x is not None]
         names, arrays = tuple(name for name, _ in pairs), [x for _, x in pairs]
         options = {"transposed": transposed, "pivoted": pivoted}

@@ -1,4 +1,4 @@
-"""Which CUDA kernel serves a primitive's matrices, and how it is launched: plain numbers, no JAX."""
+"""Which CUDA kernel serves a primitive's matrices and how: plain numbers, no JAX."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

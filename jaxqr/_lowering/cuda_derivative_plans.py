@@ -18,8 +18,9 @@ from jaxqr._lowering.cuda_plans import SHARED_MEMORY, Launch, round_up
 
 MOST_ROWS = 1024  # products of matrices do better for more
 WARP_MEMORY = 16 << 10  # bytes for a warp, so that many warps are there at a time
-# By the size of an entry. More than 64 kB are not on all devices.
-BLOCK_MEMORY = {4: SHARED_MEMORY, 8: 64 << 10, 16: 64 << 10}
+LARGEST_MEMORY = 64 << 10  # bytes for a block: not all devices have more
+BLOCK_MEMORY = {4: SHARED_MEMORY, 8: LARGEST_MEMORY, 16: LARGEST_MEMORY}  # by an entry's size
+ROWS = (4, 8, 16, 32, 64, 128, 192, 256, 320, 384, 448, 512)  # in memory: they fill warps
 
 _TANGENT_SLOTS = {"q": 3, "r": 4}
 _COTANGENT_SLOTS = {"q": 2, "r": 3}
@@ -52,6 +53,8 @@ def _plan(
     teams = DERIVATIVE_THREADS // team if team <= WARP else 1
     while teams > 1 and teams * team > WARP and teams * of_team > SHARED_MEMORY:
         teams //= 2
+    if teams * of_team > LARGEST_MEMORY:
+        return None
     return Launch(
         name_kernel(name, dtype, size),
         teams * team,
@@ -71,19 +74,19 @@ def _choose_team(m: int, n: int, dtype: str, size: int) -> tuple[int, int]:
         if team >= max(n, min(m, WARP)) and of_warp <= WARP_MEMORY:
             return team, _pad(m)
     empty, memory = _count_team_bytes(m, n, 0, dtype, size), BLOCK_MEMORY[ITEM_SIZES[dtype]]
-    of_row = sum(_count_lead_bytes(columns, dtype, size) for columns in (n, min(m, n)))
-    most = (memory - empty) // of_row // 4 * 4
-    ranges = -(-m // most) if m >= n else 1
-    return (DERIVATIVE_THREADS if m > 64 else 64), _pad(-(-m // ranges))
+    threads = DERIVATIVE_THREADS if m > 64 else 64
+    most = (memory - empty) // (2 * _count_lead_bytes(n, dtype, size))
+    if m < n or m <= most:
+        return threads, _pad(m)
+    return threads, max(size for size in ROWS if size <= most)
 
 
 def _count_team_bytes(m: int, n: int, rows: int, dtype: str, size: int) -> int:
     """Count the bytes of a team's shared memory (``Derivative``), an odd number of 16 bytes."""
-    k = min(m, n)
-    like_r, like_q = (_count_lead_bytes(columns, dtype, size) for columns in (n, k))
+    k = _pad(min(m, n))
     real = 4 if dtype in ("float32", "complex64") else 8
-    point = round_up(3 * real) + round_up(_pad(k) * real)
-    return _make_odd(rows * (like_r + like_q) + _pad(k) * (2 * like_r + like_q) + point)
+    point = round_up(3 * real) + round_up(k * real)
+    return _make_odd((2 * rows + 3 * k) * _count_lead_bytes(n, dtype, size) + point)
 
 
 def _count_lead_bytes(columns: int, dtype: str, size: int) -> int:

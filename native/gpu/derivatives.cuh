@@ -20,25 +20,24 @@ namespace jaxqr {
 //   e     a matrix like R,
 //   w     a k x k matrix,
 // and the point with the reciprocals. Rows come in fours, too.
-template <class T, int MOST>
+template <class T, int MOST, bool DEEP>
 class Derivative {
  public:
   using Matrix = Tile<T, MOST>;
   using R = Real<T>;
 
   JAXQR_FN explicit Derivative(const Arguments& arguments)
-      : m(arguments.sizes[0]), n(arguments.sizes[1]), k(m < n ? m : n),
+      : m(arguments.sizes[0]), n(arguments.sizes[1]), k(DEEP ? n : m),
         pivoted(arguments.sizes[3]), rows(arguments.sizes[5]), team(arguments.sizes[4]),
         copies(team, arguments.batch, arguments.sizes[2]),
-        q(team_memory(arguments.sizes[6]), k), x(q.data() + rows * Matrix::lead(k), n),
-        square(x.data(), k), r(x.data() + rows * Matrix::lead(n), n),
-        e(r.data() + padded_k() * Matrix::lead(n), n),
-        w(e.data() + padded_k() * Matrix::lead(n), k),
-        triangle(team, r, k, w.data() + padded_k() * Matrix::lead(k)) {}
+        q(team.number() * (arguments.sizes[6] / int(sizeof(T))), Matrix::find_lead(n), k),
+        x(begin_behind(q, rows), q.lead(), n), square(x.begin(), q.lead(), k),
+        r(begin_behind(x, rows), q.lead(), n), e(begin_behind(r, padded_k()), q.lead(), n),
+        w(begin_behind(e, padded_k()), q.lead(), k),
+        triangle(team, r, k, &w.at(padded_k(), 0)) {}
 
   JAXQR_FN int padded_k() const { return MOST == 4 ? 4 : (k + 3) / 4 * 4; }
-  JAXQR_FN bool deep() const { return m >= n; }
-  JAXQR_FN int ranges() const { return (m + rows - 1) / rows; }
+  JAXQR_FN int ranges() const { return DEEP && MOST > 4 ? (m + rows - 1) / rows : 1; }
   JAXQR_FN RowRange range(int number) const {
     const int first = number * rows;
     return {first, m - first < rows ? m - first : rows, m};
@@ -115,8 +114,8 @@ class Derivative {
   Point<R> point;
 
  private:
-  JAXQR_FN T* team_memory(int bytes) const {
-    return reinterpret_cast<T*>(warp_memory<unsigned char>(0) + team.number() * bytes);
+  static JAXQR_FN int begin_behind(const Matrix& tile, int rows) {
+    return tile.begin() + rows * tile.lead();
   }
 
   // Let e and w be zero.
@@ -127,9 +126,9 @@ class Derivative {
     Unit zeros;
 #pragma unroll
     for (int c = 0; c < int(16 / sizeof(T)); ++c) zeros.entry[c] = number<T>(0);
-    const int entries = padded_k() * (Matrix::lead(n) + Matrix::lead(k));
+    const int entries = 2 * padded_k() * e.lead();
     for (int u = team.rank(); u < entries / int(16 / sizeof(T)); u += team.size()) {
-      reinterpret_cast<Unit*>(e.data())[u] = zeros;
+      reinterpret_cast<Unit*>(&e.at(0, 0))[u] = zeros;
     }
   }
 };
@@ -138,7 +137,7 @@ class Derivative {
 
 // Psi = E_c - skw(E_c) of (8.5), upper triangular, in w, of E in e.
 template <class T, int MOST>
-JAXQR_FN void form_psi(const Derivative<T, MOST>& d) {
+JAXQR_FN void form_psi(const Derivative<T, MOST, true>& d) {
   d.team.for_groups(d.k, d.w.groups(), [&](int i, int g) {
     const Four<T> e = d.keep_counted(d.e.get(i, g), g);
     Four<T> psi;
@@ -154,7 +153,7 @@ JAXQR_FN void form_psi(const Derivative<T, MOST>& d) {
 
 // dR = Psi R + E_{1-c} of (8.5) in e, of E there and Psi in w.
 template <class T, int MOST>
-JAXQR_FN void form_deep_dr(const Derivative<T, MOST>& d) {
+JAXQR_FN void form_deep_dr(const Derivative<T, MOST, true>& d) {
   for_products<false, Kind::kUpper>(d.team, d.w, d.k, d.r, [&](Four<T> dr, int i, int g) {
     const Four<T> e = d.e.get(i, g);
 #pragma unroll
@@ -167,7 +166,7 @@ JAXQR_FN void form_deep_dr(const Derivative<T, MOST>& d) {
 
 // dQ = B_c - Q Psi. The last rows are there.
 template <class T, int MOST>
-JAXQR_FN void finish_deep_dq(const Derivative<T, MOST>& d, const T* q, T* dq) {
+JAXQR_FN void finish_deep_dq(const Derivative<T, MOST, true>& d, const T* q, T* dq) {
   for (int number = d.ranges() - 1; number >= 0; --number) {
     const RowRange range = d.range(number);
     if (number < d.ranges() - 1) {
@@ -188,7 +187,10 @@ JAXQR_FN void finish_deep_dq(const Derivative<T, MOST>& d, const T* q, T* dq) {
 // (8.5). If there is more than one range of rows, B = dA R_m^-1 waits in the place of dQ. If dQ is
 // not wanted, the solve is that of Q^H dA, which has less rows.
 template <class T, int MOST>
-JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& arguments) {
+JAXQR_FN void compute_deep_tangent(const Arguments& arguments) {
+  Derivative<T, MOST, true> d(arguments);
+  d.begin(arguments);
+  d.triangle.restrict_rows();
   const T* const q = static_cast<const T*>(arguments.data[0]);
   T *const dq = static_cast<T*>(arguments.data[3]), *const dr = static_cast<T*>(arguments.data[4]);
   const int last = d.ranges() - 1;
@@ -224,7 +226,7 @@ JAXQR_FN void compute_deep_tangent(Derivative<T, MOST>& d, const Arguments& argu
 
 // Omega = skw(E_c) of (8.7) in `square`, of E in w. Behind its rows are zeros, as are in w.
 template <class T, int MOST>
-JAXQR_FN void form_omega(const Derivative<T, MOST>& d) {
+JAXQR_FN void form_omega(const Derivative<T, MOST, false>& d) {
   d.team.for_groups(d.padded_k(), d.w.groups(), [&](int i, int g) {
     const bool counted = d.point.has(i);
     Four<T> omega = d.keep_counted(d.w.get(i, g), g);
@@ -240,7 +242,10 @@ JAXQR_FN void form_omega(const Derivative<T, MOST>& d) {
 
 // (8.7)
 template <class T, int MOST>
-JAXQR_FN void compute_wide_tangent(const Derivative<T, MOST>& d, const Arguments& arguments) {
+JAXQR_FN void compute_wide_tangent(const Arguments& arguments) {
+  Derivative<T, MOST, false> d(arguments);
+  d.begin(arguments);
+  d.triangle.restrict_rows();
   T *const dq = static_cast<T*>(arguments.data[3]), *const dr = static_cast<T*>(arguments.data[4]);
   d.load_scaled(arguments.data[2], d.range(0), d.x);
   d.team.synchronize();
@@ -267,10 +272,11 @@ JAXQR_FN void compute_wide_tangent(const Derivative<T, MOST>& d, const Arguments
 
 template <class T, int MOST>
 JAXQR_FN void qr_jvp(const Arguments& arguments) {
-  Derivative<T, MOST> d(arguments);
-  d.begin(arguments);
-  d.triangle.restrict_rows();
-  d.deep() ? compute_deep_tangent(d, arguments) : compute_wide_tangent(d, arguments);
+  if (arguments.sizes[0] >= arguments.sizes[1]) {
+    compute_deep_tangent<T, MOST>(arguments);
+  } else {
+    compute_wide_tangent<T, MOST>(arguments);
+  }
 }
 
 // ----------------------------------------------------------------------------------- cotangents
@@ -281,7 +287,7 @@ JAXQR_FN void qr_jvp(const Arguments& arguments) {
 
 // Ebar of (8.6) in e, of R_b there and Qbar^H Q in w.
 template <class T, int MOST>
-JAXQR_FN void form_ebar(const Derivative<T, MOST>& d, bool with_rbar) {
+JAXQR_FN void form_ebar(const Derivative<T, MOST, true>& d, bool with_rbar) {
   if (with_rbar) {
     const auto subtract = [&](const Four<T>& product, int i, int g) {
       d.w.put(i, g, d.w.get(i, g) - product);
@@ -304,7 +310,7 @@ JAXQR_FN void form_ebar(const Derivative<T, MOST>& d, bool with_rbar) {
 
 // Abar = (Qbar_c + Q Ebar) R_m^-H. The last rows are there, or without Qbar the first.
 template <class T, int MOST>
-JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& arguments) {
+JAXQR_FN void finish_deep_abar(const Derivative<T, MOST, true>& d, const Arguments& arguments) {
   const void* const qbar = arguments.data[2];
   for (int step = 0; step < d.ranges(); ++step) {
     const RowRange range = d.range(qbar ? d.ranges() - 1 - step : step);
@@ -329,7 +335,9 @@ JAXQR_FN void finish_deep_abar(const Derivative<T, MOST>& d, const Arguments& ar
 
 // (8.6). Where there is no Qbar, Ebar R_m^-H takes the place of Ebar: a solve with less rows.
 template <class T, int MOST>
-JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& arguments) {
+JAXQR_FN void compute_deep_cotangent(const Arguments& arguments) {
+  Derivative<T, MOST, true> d(arguments);
+  d.begin(arguments);
   const T* const q = static_cast<const T*>(arguments.data[0]);
   const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
   if (rbar) d.load_rbar(rbar);
@@ -356,7 +364,7 @@ JAXQR_FN void compute_deep_cotangent(Derivative<T, MOST>& d, const Arguments& ar
 // skw*(X)_c of (8.7), lower triangular, in `square`, of X = Q^H Qbar - R_b R^H, whose first term is
 // in w.
 template <class T, int MOST>
-JAXQR_FN void form_skw_adjoint(const Derivative<T, MOST>& d, bool with_rbar) {
+JAXQR_FN void form_skw_adjoint(const Derivative<T, MOST, false>& d, bool with_rbar) {
   if (with_rbar) {
     const auto subtract = [&](const Four<T>& product, int i, int g) {
       d.w.put(i, g, d.w.get(i, g) - product);
@@ -379,7 +387,9 @@ JAXQR_FN void form_skw_adjoint(const Derivative<T, MOST>& d, bool with_rbar) {
 
 // (8.7)
 template <class T, int MOST>
-JAXQR_FN void compute_wide_cotangent(const Derivative<T, MOST>& d, const Arguments& arguments) {
+JAXQR_FN void compute_wide_cotangent(const Arguments& arguments) {
+  Derivative<T, MOST, false> d(arguments);
+  d.begin(arguments);
   const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
   if (rbar) d.load_rbar(rbar);
   if (qbar) d.load_scaled(qbar, d.range(0), d.square);
@@ -401,9 +411,11 @@ JAXQR_FN void compute_wide_cotangent(const Derivative<T, MOST>& d, const Argumen
 
 template <class T, int MOST>
 JAXQR_FN void qr_vjp(const Arguments& arguments) {
-  Derivative<T, MOST> d(arguments);
-  d.begin(arguments);
-  d.deep() ? compute_deep_cotangent(d, arguments) : compute_wide_cotangent(d, arguments);
+  if (arguments.sizes[0] >= arguments.sizes[1]) {
+    compute_deep_cotangent<T, MOST>(arguments);
+  } else {
+    compute_wide_cotangent<T, MOST>(arguments);
+  }
 }
 
 }  // namespace jaxqr

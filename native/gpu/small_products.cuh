@@ -36,14 +36,15 @@ JAXQR_FN void for_products(const Team<MOST>& team, const Tile<T, MOST>& x, int r
   team.for_row_blocks(rows, y.groups(), [&](const int (&i)[kRows], int g) {
     Four<T> sum[kRows] = {};
     const int end = KIND == Kind::kUpper && g < x.groups() ? g + 1 : x.groups();
+    int place = y.place(0, 4 * g);
 #pragma unroll 1
     for (int l = 0; l < end; ++l) {
       Four<T> own[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) own[r] = x.get(i[r], l);
 #pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        const Four<T> row = y.get(4 * l + c, g);
+      for (int c = 0; c < 4; ++c, place += y.lead()) {
+        const Four<T> row = y.get_at(place);
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
           const T factor = conjugate_if<CONJUGATE>(own[r][c]);
@@ -93,8 +94,8 @@ class InnerProducts {
 
   JAXQR_FN InnerProducts(const Team<MOST>& team, const Matrix& x, const Matrix& y)
       : team_(team), x_(x), y_(y), down_((x.cols() + kHeight - 1) / kHeight) {
-    down_bits_ = team.count_bits(down_);
-    bits_ = team.count_bits(y.groups() << down_bits_);
+    down_bits_ = MOST == 4 ? 2 : team.count_bits(down_);
+    bits_ = MOST == 4 ? 2 : team.count_bits(y.groups() << down_bits_);
   }
 
   JAXQR_FN void add_to(const Matrix& s, int rows) const {
@@ -116,15 +117,18 @@ class InnerProducts {
   static constexpr int kHeight = MOST == 4 ? 1 : 4;
 
   JAXQR_FN void add_rows(int i, int group, int rows, Four<T> (&sum)[kHeight]) const {
-#pragma unroll(kIsComplex<T> ? 1 : 2)
-    for (int l = team_.rank() >> bits_; l < rows; l += team_.size() >> bits_) {
-      const Four<T> y = y_.get(l, group);
+    const int first = team_.rank() >> bits_, step = team_.size() >> bits_;
+    int x_place = x_.place(first, i), y_place = y_.place(first, 4 * group);
+#pragma unroll(sizeof(T) == 4 ? 2 : 1)
+    for (int l = first; l < rows; l += step) {
+      const Four<T> y = y_.get_at(y_place);
       Four<T> x;
       if constexpr (kHeight == 1) {
         x[0] = x_.at(l, i);
       } else {
-        x = x_.get(l, i / 4);
+        x = x_.get_at(x_place);
       }
+      x_place += step * x_.lead(), y_place += step * y_.lead();
 #pragma unroll
       for (int c = 0; c < kHeight; ++c) {
 #pragma unroll

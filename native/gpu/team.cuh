@@ -41,20 +41,25 @@ JAXQR_FN Four<T> scale_by(Four<T> x, Real<T> s) {
 template <class T, int MOST>
 class Tile {
  public:
-  JAXQR_FN Tile(T* data, int cols) : data_(data), cols_(cols) {}
+  // It begins at entry `begin` of the block's shared memory, and there are `lead` entries between
+  // the beginnings of two rows.
+  JAXQR_FN Tile(int begin, int lead, int cols) : begin_(begin), lead_(lead), cols_(cols) {}
 
-  // The entries between the beginnings of two rows.
-  static JAXQR_FN int lead(int cols) {
+  // What `lead` must be for so many columns, or more.
+  static JAXQR_FN int find_lead(int cols) {
     constexpr int kUnit = 16 / sizeof(T);
     const int padded = MOST == 4 ? 4 : (cols + 3) / 4 * 4;
     return (padded / kUnit | 1) * kUnit;
   }
 
-  JAXQR_FN T* data() const { return data_; }
+  JAXQR_FN int begin() const { return begin_; }
+  JAXQR_FN int lead() const { return MOST == 4 ? find_lead(4) : lead_; }
   JAXQR_FN int cols() const { return cols_; }
   JAXQR_FN int groups() const { return MOST == 4 ? 1 : (cols_ + 3) / 4; }
-  JAXQR_FN T& at(int i, int j) const { return data_[i * lead(cols_) + j]; }
-  JAXQR_FN Four<T> get(int i, int group) const { return *place(i, group); }
+  JAXQR_FN T& at(int i, int j) const { return entry(place(i, j)); }
+  JAXQR_FN int place(int i, int j) const { return begin_ + i * lead() + j; }
+  JAXQR_FN Four<T> get(int i, int group) const { return get_at(place(i, 4 * group)); }
+  JAXQR_FN static Four<T> get_at(int place) { return *reinterpret_cast<Four<T>*>(&entry(place)); }
   JAXQR_FN void put(int i, int group, Four<T> x) const {
     if (4 * group + 4 > cols_) {
 #pragma unroll
@@ -62,16 +67,13 @@ class Tile {
         if (4 * group + c >= cols_) x[c] = number<T>(0);
       }
     }
-    *place(i, group) = x;
+    *reinterpret_cast<Four<T>*>(&at(i, 4 * group)) = x;
   }
 
  private:
-  JAXQR_FN Four<T>* place(int i, int group) const {
-    return reinterpret_cast<Four<T>*>(&at(i, 4 * group));
-  }
+  static JAXQR_FN T& entry(int place) { return warp_memory<T>(0)[place]; }
 
-  T* data_;
-  int cols_;
+  int begin_, lead_, cols_;
 };
 
 // The threads that work on one matrix: some of a warp, or, if they are more, the block. Their number
@@ -154,12 +156,8 @@ class Copies {
  public:
   using Matrix = Tile<T, MOST>;
 
-  JAXQR_FN Copies(const Team<MOST>& team, long long batch, bool transposed)
-      : team_(team), transposed_(transposed) {
-    matrix_ = static_cast<long long>(blockIdx.x) * team.teams() + team.number();
-    stores_ = matrix_ < batch;
-    if (!stores_) matrix_ = batch - 1;
-  }
+  JAXQR_FN Copies(const Team<MOST>& team, const long long& batch, bool transposed)
+      : team_(team), batch_(batch), transposed_(transposed) {}
 
   // Load rows. What a thread reads at once, in row i and group g, becomes change(entries, i, g).
   // Behind the rows are zeros, until there are `filled`.
@@ -167,13 +165,69 @@ class Copies {
   JAXQR_FN void load(const T* from, RowRange rows, const Matrix& to, int filled,
                      const Change& change) const {
     const Places places(*this, rows, to, filled);
+    if (places.whole) {
+      load_groups<true>(from, rows.count, to, filled, places, change);
+    } else {
+      load_groups<false>(from, rows.count, to, filled, places, change);
+    }
+  }
+  JAXQR_FN void load(const T* from, RowRange rows, const Matrix& to) const {
+    load(from, rows, to, rows.count, [](const Four<T>& entries, int, int) { return entries; });
+  }
+
+  JAXQR_FN void store(const Matrix& from, RowRange rows, T* to) const {
+    if (find_matrix() >= batch_) return;
+    const Places places(*this, rows, from, rows.count);
+    if (places.whole) {
+      store_groups<true>(from, rows.count, to, places);
+    } else {
+      store_groups<false>(from, rows.count, to, places);
+    }
+  }
+
+ private:
+  // Which rows and groups a thread copies, so that neighbours have what lies side by side, and where
+  // they are in global memory.
+  struct Places {
+    int row, row_step, group, group_step, cols;
+    int down, across;  // between neighbouring entries of a column, and of a row
+    long long start;
+    bool whole;  // whether the entries of a group are there and lie side by side, at even addresses
+
+    JAXQR_FN Places(const Copies& copies, RowRange rows, const Matrix& tile, int filled)
+        : cols(tile.cols()), down(copies.transposed_ ? 1 : cols),
+          across(copies.transposed_ ? rows.of : 1),
+          start(copies.find_loaded() * rows.of * cols + rows.first * down),
+          whole(!copies.transposed_ && cols % 4 == 0) {
+      const Team<MOST>& team = copies.team_;
+      if constexpr (MOST == 4) {
+        row = team.rank(), row_step = 4, group = 0, group_step = 1;
+      } else {
+        const int bits = team.count_bits(copies.transposed_ ? filled : tile.groups());
+        const int fast = team.rank() & ((1 << bits) - 1), slow = team.rank() >> bits;
+        const int fast_step = 1 << bits, slow_step = team.size() >> bits;
+        row = copies.transposed_ ? fast : slow, group = copies.transposed_ ? slow : fast;
+        row_step = copies.transposed_ ? fast_step : slow_step;
+        group_step = copies.transposed_ ? slow_step : fast_step;
+      }
+    }
+    JAXQR_FN long long find(int i, int g) const { return start + i * down + 4 * g * across; }
+  };
+
+  template <bool WHOLE, class Change>
+  JAXQR_FN void load_groups(const T* from, int count, const Matrix& to, int filled,
+                            const Places& places, const Change& change) const {
+    // how many groups a thread waits for together
+    constexpr int kAtOnce = MOST == 4 || !WHOLE ? 1 : sizeof(T) == 16 ? 2 : 4;
+#pragma unroll 1
     for (int g = places.group; g < to.groups(); g += places.group_step) {
+#pragma unroll 1
       for (int i = places.row; i < filled; i += kAtOnce * places.row_step) {
         Four<T> entries[kAtOnce];
 #pragma unroll
         for (int c = 0; c < kAtOnce; ++c) {
           const int row = i + c * places.row_step;
-          entries[c] = row < rows.count ? places.read(from, row, g) : Four<T>{};
+          entries[c] = row < count ? read<WHOLE>(from, places, row, g) : Four<T>{};
         }
 #pragma unroll
         for (int c = 0; c < kAtOnce; ++c) {
@@ -183,74 +237,55 @@ class Copies {
       }
     }
   }
-  JAXQR_FN void load(const T* from, RowRange rows, const Matrix& to) const {
-    load(from, rows, to, rows.count, [](const Four<T>& entries, int, int) { return entries; });
-  }
 
-  JAXQR_FN void store(const Matrix& from, RowRange rows, T* to) const {
-    if (!stores_) return;
-    const Places places(*this, rows, from, rows.count);
+  template <bool WHOLE>
+  JAXQR_FN void store_groups(const Matrix& from, int count, T* to, const Places& places) const {
+#pragma unroll 1
     for (int g = places.group; g < from.groups(); g += places.group_step) {
-      for (int i = places.row; i < rows.count; i += places.row_step) {
-        places.write(from.get(i, g), to, i, g);
+#pragma unroll 1
+      for (int i = places.row; i < count; i += places.row_step) {
+        write<WHOLE>(from.get(i, g), to, places, i, g);
       }
     }
   }
 
- private:
-  // How many groups a thread waits for together.
-  static constexpr int kAtOnce = MOST == 4 ? 1 : sizeof(T) == 16 ? 2 : 4;
-
-  // Which rows and groups a thread copies, so that neighbours have what lies side by side, and where
-  // they are in global memory.
-  struct Places {
-    int row, row_step, group, group_step;
-
-    JAXQR_FN Places(const Copies& copies, RowRange rows, const Matrix& tile, int filled)
-        : cols_(tile.cols()), whole_(!copies.transposed_ && tile.cols() % 4 == 0),
-          down_(copies.transposed_ ? 1 : tile.cols()), across_(copies.transposed_ ? rows.of : 1),
-          start_(copies.matrix_ * rows.of * tile.cols() + rows.first * down_) {
-      const Team<MOST>& team = copies.team_;
-      const int bits = team.count_bits(copies.transposed_ ? filled : tile.groups());
-      const int fast = team.rank() & ((1 << bits) - 1), slow = team.rank() >> bits;
-      const int fast_step = 1 << bits, slow_step = team.size() >> bits;
-      row = copies.transposed_ ? fast : slow, group = copies.transposed_ ? slow : fast;
-      row_step = copies.transposed_ ? fast_step : slow_step;
-      group_step = copies.transposed_ ? slow_step : fast_step;
+  template <bool WHOLE>
+  JAXQR_FN Four<T> read(const T* from, const Places& places, int i, int g) const {
+    const T* const place = from + places.find(i, g);
+    if constexpr (WHOLE) return *reinterpret_cast<const Four<T>*>(place);
+    Four<T> entries;
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      entries[c] = 4 * g + c < places.cols ? place[c * places.across] : number<T>(0);
     }
+    return entries;
+  }
 
-    JAXQR_FN Four<T> read(const T* from, int i, int g) const {
-      const T* const place = from + start_ + i * down_ + 4 * g * across_;
-      if (whole_) return *reinterpret_cast<const Four<T>*>(place);
-      Four<T> entries;
+  template <bool WHOLE>
+  JAXQR_FN void write(const Four<T>& entries, T* to, const Places& places, int i, int g) const {
+    T* const place = to + places.find(i, g);
+    if constexpr (WHOLE) {
+      *reinterpret_cast<Four<T>*>(place) = entries;
+    } else {
 #pragma unroll
       for (int c = 0; c < 4; ++c) {
-        entries[c] = 4 * g + c < cols_ ? place[c * across_] : number<T>(0);
-      }
-      return entries;
-    }
-    JAXQR_FN void write(const Four<T>& entries, T* to, int i, int g) const {
-      T* const place = to + start_ + i * down_ + 4 * g * across_;
-      if (whole_) {
-        *reinterpret_cast<Four<T>*>(place) = entries;
-        return;
-      }
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        if (4 * g + c < cols_) place[c * across_] = entries[c];
+        if (4 * g + c < places.cols) place[c * places.across] = entries[c];
       }
     }
+  }
 
-   private:
-    int cols_;
-    bool whole_;
-    int down_, across_;
-    long long start_;
-  };
+  // Computed where it is needed, as registers are scarcer.
+  JAXQR_FN long long find_matrix() const {
+    return static_cast<long long>(blockIdx.x) * team_.teams() + team_.number();
+  }
+  JAXQR_FN long long find_loaded() const {
+    const long long matrix = find_matrix();
+    return matrix < batch_ ? matrix : batch_ - 1;
+  }
 
   Team<MOST> team_;
-  bool transposed_, stores_;
-  long long matrix_;
+  const long long& batch_;
+  bool transposed_;
 };
 
 }  // namespace jaxqr

@@ -107,6 +107,7 @@ class Triangle {
     constexpr int kNone = 1 << 20;
     R largest = 0;
     if (column < r_.cols()) {
+#pragma unroll 4
       for (int i = 0; i < rows_; ++i) largest = larger(largest, magnitude(r_.at(i, column)));
     }
     const int own = inverse_exponent(largest);
@@ -125,6 +126,7 @@ class Triangle {
     constexpr R kWeight = R(1) / 65536;
     if (column >= r_.cols()) return false;
     R sum = 0, diagonal = 0;
+#pragma unroll 2
     for (int i = 0; i < rows_; ++i) {
       T& entry = r_.at(i, column);
       entry = scale_by(entry, scale);
@@ -135,12 +137,13 @@ class Triangle {
     const R least = diagonal * (kWeight / kTolerance<R>);
     if (!kIsComplex<T> || !(least <= sum)) return !(least <= sum);
     sum = 0;
+#pragma unroll 1
     for (int i = 0; i < rows_; ++i) sum += kWeight * modulus(r_.at(i, column));
     return !(least <= sum);
   }
 
   JAXQR_FN Four<T> solve_group(Four<T> b, const Matrix& x, int i, int g) const {
-#pragma unroll(kIsComplex<T> ? 1 : 2)
+#pragma unroll(sizeof(T) == 4 ? 2 : 1)
     for (int l = 0; l < g; ++l) {
       const Four<T> own = x.get(i, l);
 #pragma unroll
