@@ -9,7 +9,7 @@ import functools
 import numpy as np
 
 from emulated_kernels import Kernels, build
-from jaxqr._lowering import cuda_choice
+from jaxqr._lowering import cuda_choice, cuda_plans
 from jaxqr._lowering.cuda_instances import list_instances
 
 PIVOTING = ("none", "exact", "randomized")
@@ -25,7 +25,7 @@ def all_kernels():
     return Kernels(build(list_instances()))
 
 
-def run(plan, operands, results, *, kernels=None, backwards=False):
+def run(plan, operands, results, *, kernels, backwards=False):
     """What a kernel gives.
 
     Args:
@@ -33,13 +33,13 @@ def run(plan, operands, results, *, kernels=None, backwards=False):
         operands: arrays with one batch dimension. Those whose slot is that of a result are
             overwritten.
         results: shape without the batch, and dtype, of each.
-        kernels: those of another build than the usual one.
+        kernels: of a build.
         backwards: whether the threads of a block take turns the other way round.
     """
     batch = len(operands[0])
     made = [np.full((batch, *shape), _nothing(dtype), dtype) for shape, dtype in results]
     arrays = [*map(np.ascontiguousarray, operands), *made]
-    (kernels or all_kernels()).run(
+    kernels.run(
         plan.kernel,
         {slot: x for slot, x in zip(plan.slots, arrays, strict=True) if slot >= 0},
         plan.sizes,
@@ -62,7 +62,7 @@ class GpuLibrary:
     """What the kernels compute, each launched as for the primitive whose place it takes."""
 
     def __init__(self, kernels=None, *, backwards=False):
-        self._options = {"kernels": kernels, "backwards": backwards}
+        self._kernels, self._backwards = kernels or all_kernels(), backwards
 
     def factor(self, a, outputs, *, transposed=False, pivoting=NONE, free=None):
         """`a` has the order of `transposed`: its matrices are the transposes of A.
@@ -132,4 +132,37 @@ class GpuLibrary:
         plan = cuda_choice.plan(name, shapes, str(operands[0].dtype), **params)
         if plan is None or 0 in operands[0].shape:
             raise NotServed(f"{name} of {shapes}")
-        return run(plan, operands, list(results), **self._options)
+        return self._run(plan, operands, list(results))
+
+    def _run(self, plan, operands, results):
+        if not (self._kernels.built.ptx / f"{plan.kernel}.ptx").exists():
+            raise NotServed(f"{plan.kernel} was not built")
+        return run(plan, operands, results, kernels=self._kernels, backwards=self._backwards)
+
+    def pivot_steps(self, at, first, steps):
+        """Eliminate pivoted columns of larger matrices; give the state, by its parts' names."""
+        batch, n, m = at.shape
+        problem, real = (m, n, steps, str(at.dtype)), at.real.dtype
+        norm = np.linalg.norm(at[:, :, first:], axis=2).astype(real)
+        norm[:, :first] = -1
+        counter, pivot = np.zeros((batch, 2), np.int32), np.zeros((batch, 1), np.int32)
+        counter[:, 0] = first
+        state = {
+            "at": at.copy(),
+            "v": np.zeros((batch, steps, m), at.dtype),
+            "f": np.zeros((batch, n, steps), at.dtype),
+            "r": np.zeros((batch, n, steps), at.dtype),
+            "norm": norm,
+            "exact": norm.copy(),
+            "place": np.tile(np.arange(n, dtype=np.int32), (batch, 1)),
+            "tau": np.zeros((batch, steps), at.dtype),
+            "counter": counter,
+            "pivot": pivot,
+            "products": np.zeros((batch, steps), at.dtype),
+        }
+        slots = tuple(range(len(cuda_plans.PIVOT_STATE)))  # all is overwritten where it lies
+        arrays = [state[name] for name in cuda_plans.PIVOT_STATE]
+        for _ in range(steps):
+            for make in (cuda_plans.plan_pivot_column, cuda_plans.plan_pivot_row):
+                self._run(make(*problem)._replace(slots=slots), arrays, [])
+        return state
