@@ -188,16 +188,23 @@ def plan_signs(n: int, dtype: str) -> Launch | None:
 
 # ------------------------------------- tangents and cotangents (cuda_derivative_plans.py)
 
-DERIVATIVE_THREADS = 128
 DERIVATIVE_SIZES = (4, MOST_COLUMNS)  # the most rows and columns; rows may be more than 32
+DERIVATIVE_THREADS = 128
+# Said of larger blocks, the compiler takes up to 128 registers where it would rather spill some than
+# have one block less.
+_SAID_THREADS = 512
 
 
 def _derivative_instances() -> list[Instance]:
     return [
-        Instance(f"{name}_{letters}_{most}", DERIVATIVE_THREADS, f"{name}<{scalar}, {most}>")
+        Instance(
+            f"{name}_{letters}_{size}",
+            _SAID_THREADS if size > 4 and letters != "c128" else DERIVATIVE_THREADS,
+            f"{name}<{scalar}, {size}>",
+        )
         for name in ("qr_jvp", "qr_vjp")
         for letters, scalar in DTYPES.values()
-        for most in DERIVATIVE_SIZES
+        for size in DERIVATIVE_SIZES
     ]
 
 
