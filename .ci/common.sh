@@ -7,7 +7,7 @@ trap 'rm -rf "$work"' EXIT
 copy_tree() { # into $work/tree, and goes there
   mkdir "$work/tree"
   tar -c -C "$root" --exclude=./.git --exclude='./.venv*' --exclude='./.*_cache' \
-    --exclude=__pycache__ --exclude=./jaxqr/_native . | tar -x -C "$work/tree"
+    --exclude=__pycache__ --exclude=./build --exclude=./jaxqr/_native . | tar -x -C "$work/tree"
   cd "$work/tree"
 }
 

@@ -13,6 +13,9 @@ From the command line: ``python -m benchmarks --help``. From Python: `run`.
 `report`, `aims`    tables and JSON
 `growth`            times against batch and order, in pictures
 `memory`, `probe`   peaks of memory, each in a fresh process
+`launches`          what programs launch on a GPU, counted without one
+`registers`         what GPU kernels take, told by the assembler
+`device`            correctness and races on a machine with a GPU
 ==================
 """
 

@@ -22,6 +22,7 @@ from benchmarks import (
 )
 from benchmarks.cases import DTYPES, QUICK, WORKS, Cell, grid
 from benchmarks.contenders import NAMES
+from benchmarks.device import command as device
 from benchmarks.race import Row, race
 from benchmarks.timing import Schedule
 
@@ -33,6 +34,7 @@ _DTYPES = {"race": None, "growth": ("f4", "f8"), "memory": ("f8",)}
 
 # Commands with a command line of their own.
 _TOOLS: dict[str, Callable[[Sequence[str]], int]] = {
+    "device": device.main,
     "launches": launches.main,
     "registers": registers.main,
 }

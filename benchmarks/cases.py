@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["qr", "lq", "pivoted", "randomized", "lstsq"]
+# "r": R alone; "full_rank": least squares without a look at the rank.
+Kind = Literal["qr", "r", "lq", "pivoted", "randomized", "lstsq", "full_rank"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Work:
     def pivoted(self) -> bool:
         """Whether columns are permuted."""
         return self.kind in ("pivoted", "randomized")
+
+    @property
+    def least_squares(self) -> bool:
+        """Whether there is a right-hand side."""
+        return self.kind in ("lstsq", "full_rank")
 
 
 WORKS = {

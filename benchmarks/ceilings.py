@@ -33,13 +33,13 @@ def flops(cell: Cell) -> float:
     The choice of pivots is not counted.
     """
     *batch, m, n = cell.shape
-    if cell.work.kind == "lstsq":
+    if cell.work.least_squares:
         deep, k = max(m, n), min(m, n)
         each = _geqrf(deep, k) + _ormqr(deep, k) + k**2
     else:
         if cell.work.kind == "lq":
             m, n = n, m
-        each = _geqrf(m, n) + _orgqr(m, min(m, n))
+        each = _geqrf(m, n) + (0 if cell.work.kind == "r" else _orgqr(m, min(m, n)))
     return float(np.prod(batch)) * each * _real_per_complex(cell.dtype)
 
 
@@ -62,7 +62,7 @@ def memory_floor(cell: Cell, a: np.ndarray) -> Call | None:
     None for gradients, for least squares and for matrices that are not small: arithmetic decides.
     """
     k = min(cell.shape[-2:])
-    if cell.work.gradient or cell.work.kind == "lstsq" or k > SMALL:
+    if cell.work.gradient or cell.work.least_squares or k > SMALL:
         return None
 
     def touch(a: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -196,6 +196,18 @@ class Factorization(Problem):
         return tuple(map(self._as_qr, reversed(factors))) if self._lq else factors
 
 
+class Triangle(Factorization):
+    """R alone, which is the factor of the Gram matrix."""
+
+    def check_values(self, values: Arrays) -> dict[str, float]:
+        """Measures the distance of the Gram matrices."""
+        a, r = map(_double, (self.inputs[0], values[0]))
+        if np.tril(r, -1).any():
+            raise WrongAnswerError("R is not upper triangular")
+        rest = _length(_adjoint(r) @ r - _adjoint(a) @ a)
+        return self._within_ratio(residual=rest / _length(a) ** 2)
+
+
 class LeastSquares(Problem):
     """The x of minimum norm among those that minimize |b - A x|, one right-hand side."""
 
@@ -238,7 +250,9 @@ class LeastSquares(Problem):
 
 def problem_of(cell: Cell) -> Problem:
     """Returns the problem of a cell, drawn from a fixed seed."""
-    return LeastSquares(cell) if cell.work.kind == "lstsq" else Factorization(cell)
+    if cell.work.least_squares:
+        return LeastSquares(cell)
+    return Triangle(cell) if cell.work.kind == "r" else Factorization(cell)
 
 
 def _adjoint(x: np.ndarray) -> np.ndarray:

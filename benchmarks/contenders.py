@@ -69,11 +69,11 @@ class Jax(Contender):
     def __init__(self, name: str, version: str, functions: Functions):
         """Takes for each kind of work the function that computes it."""
         super().__init__(name, version)
-        self._functions = functions
+        self.functions = functions
 
     def forward(self, cell: Cell, inputs: Arrays) -> Call:
         """Jits the function."""
-        return jitted(self._functions[cell.work.kind], *inputs)
+        return jitted(self.functions[cell.work.kind], *inputs)
 
     def gradient(self, cell: Cell, inputs: Arrays, cotangents: Arrays) -> Call:
         """Jits ``value_and_grad``; the cotangents are arguments, so that no constant folds."""
@@ -81,10 +81,10 @@ class Jax(Contender):
 
     def function(self, cell: Cell) -> Callable[..., Any]:
         """Returns what is jitted: a function of the inputs and, for gradients, the cotangents."""
-        values = self._functions[cell.work.kind]
+        values = self.functions[cell.work.kind]
         if not cell.work.gradient:
             return values
-        count = 2 if cell.work.kind == "lstsq" else 1
+        count = 2 if cell.work.least_squares else 1
 
         def loss(*arguments: jax.Array) -> jax.Array:
             inputs, cotangents = arguments[:count], arguments[count:]
@@ -114,12 +114,12 @@ class Torch(Contender):
 
     def forward(self, cell: Cell, inputs: Arrays) -> Call:
         """Leaves gradients off, since the inputs do not ask for them."""
-        return partial(self._compute, cell.work.kind, *map(self._torch.from_numpy, inputs))
+        return self._call(partial(self._compute, cell.work.kind, *map(self._tensor, inputs)))
 
     def gradient(self, cell: Cell, inputs: Arrays, cotangents: Arrays) -> Call:
         """Builds and walks the graph in each call."""
-        variables = [self._torch.from_numpy(x).requires_grad_() for x in inputs]
-        constants = tuple(map(self._torch.from_numpy, cotangents))
+        variables = [self._tensor(x).requires_grad_() for x in inputs]
+        constants = tuple(map(self._tensor, cotangents))
 
         def pair(c: Any, f: Any) -> Any:
             # The fastest of PyTorch's spellings of the pairing.
@@ -129,18 +129,26 @@ class Torch(Contender):
             loss = _loss(constants, self._compute(cell.work.kind, *variables), pair)
             return loss, self._torch.autograd.grad(loss, variables)
 
-        return call
+        return self._call(call)
 
     def values(self, result: Any) -> Arrays:
         """Resolves conjugations that PyTorch has put off."""
-        return tuple(f.resolve_conj().numpy() for f in result)
+        return tuple(f.resolve_conj().cpu().numpy() for f in result)
 
     def slopes(self, result: Any) -> Arrays:
         """Resolves conjugations that PyTorch has put off."""
         return self.values(result[1])
 
+    def _tensor(self, x: np.ndarray) -> Any:
+        return self._torch.from_numpy(x)
+
+    def _call(self, call: Call) -> Call:
+        return call
+
     def _compute(self, kind: str, a: Any, *b: Any) -> Arrays:
-        if kind == "lstsq":
+        if kind == "r":
+            return (self._torch.linalg.qr(a, mode="r")[1],)
+        if kind in ("lstsq", "full_rank"):
             return (self._torch.linalg.lstsq(a, *b, driver=self._driver).solution,)
         q, r = self._torch.linalg.qr(a.mT if kind == "lq" else a)
         return (r.mT, q.mT) if kind == "lq" else (q, r)
@@ -211,6 +219,10 @@ def _jnp_lstsq(a: jax.Array, b: jax.Array) -> Arrays:
     return (solve(a, b),)
 
 
+def _only_r(qr: Callable[..., Any], a: jax.Array) -> Arrays:
+    return (qr(a, "r"),)
+
+
 def _jaxqr_lstsq(lstsq: Callable[..., Any], a: jax.Array, b: jax.Array) -> Arrays:
     return (lstsq(a, b).x,)
 
@@ -219,11 +231,13 @@ def _jaxqr() -> Contender:
     pivoted = partial(jaxqr.qr, pivoting=True)
     functions: Functions = {
         "qr": jaxqr.qr,
+        "r": partial(_only_r, jaxqr.qr),
         "lq": jaxqr.lq,
         "pivoted": pivoted,
         "randomized": partial(jaxqr.qr, pivoting="randomized"),
         # What is compiled belongs to this contender: what jaxqr.lstsq is may have changed.
         "lstsq": partial(_jaxqr_lstsq, jaxqr.lstsq),
+        "full_rank": partial(_jaxqr_lstsq, partial(jaxqr.lstsq, pivoting=False)),
     }
     return Jax("jaxqr", jaxqr.__version__, functions)
 
@@ -232,10 +246,12 @@ def _jnp() -> Contender:
     pivoted = partial(jax.lax.linalg.qr, pivoting=True, full_matrices=False)
     functions: Functions = {
         "qr": jnp.linalg.qr,
+        "r": partial(_only_r, jnp.linalg.qr),
         "lq": _jnp_lq,
         "pivoted": pivoted,
         "randomized": pivoted,
         "lstsq": _jnp_lstsq,
+        "full_rank": _jnp_lstsq,
     }
     return Jax("jnp", jax.__version__, functions)
 

@@ -141,7 +141,7 @@ def _add_instruction(total: Cost, operation: str, line: str, of_computation: Any
             total.loops.append(Loop(1, each))
     elif operation == "conditional":
         total.add(_of_branches(map(of_computation, _branches(called))))
-    elif operation == "call":
+    elif operation == "call" and "to_apply" in called:
         total.add(of_computation(called["to_apply"][0]))
     else:
         total.launches[_launched(operation, line)] += 1

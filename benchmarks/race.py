@@ -126,7 +126,7 @@ def _row(cell: Cell, contenders: Sequence[Contender], schedule: Schedule) -> Row
     problem = problem_of(cell)
     results, calls = {}, {}
     for contender in contenders:
-        results[contender.name], call = _admit(contender, cell, problem)
+        results[contender.name], call = admit(contender, cell, problem)
         if call is not None:
             calls[contender.name] = call
     if calls and (touch := memory_floor(cell, problem.inputs[0])) is not None:
@@ -140,7 +140,7 @@ def _row(cell: Cell, contenders: Sequence[Contender], schedule: Schedule) -> Row
     return Row(cell, results, foreign, floor)
 
 
-def _admit(contender: Contender, cell: Cell, problem: Problem) -> tuple[Result, Call | None]:
+def admit(contender: Contender, cell: Cell, problem: Problem) -> tuple[Result, Call | None]:
     """Lets a contender into the race if its answer is right."""
     if (refusal := contender.refusal(cell)) is not None:
         return Result(refusal), None

@@ -17,7 +17,7 @@ from toolchain import hash_files
 
 SOURCES = Path(__file__).parent
 KERNELS = SOURCES / "gpu" / "kernels.cu"
-PLANS = SOURCES.parent / "jaxqr" / "_lowering" / "cuda_plans.py"
+INSTANCES = SOURCES.parent / "jaxqr" / "_lowering" / "cuda_instances.py"
 
 
 def is_wanted() -> bool:
@@ -34,7 +34,7 @@ def is_wanted() -> bool:
 
 def list_instances() -> list[Any]:
     """List what is to be compiled, as the package has it."""
-    return runpy.run_path(str(PLANS))["list_instances"]()
+    return runpy.run_path(str(INSTANCES))["list_instances"]()
 
 
 def describe_compiler() -> str:
@@ -50,7 +50,7 @@ def compile_if_changed(folder: Path) -> list[Path]:
     """
     files = [folder / f"{instance.name}.ptx" for instance in list_instances()]
     stamp = folder / "fingerprint"
-    sources = [*sorted(KERNELS.parent.glob("*.cu*")), KERNELS.with_name("arguments.h"), PLANS]
+    sources = [*sorted(KERNELS.parent.glob("*.cu*")), KERNELS.with_name("arguments.h"), INSTANCES]
     fingerprint = hash_files(describe_compiler(), sources)
     if not (stamp.exists() and stamp.read_text() == fingerprint and all(map(Path.exists, files))):
         stamp.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ INSTANCES = [
     *((f"sum_rows_{lack}_f64", 96, f"sum_rows<double, {name}>") for lack, name in LACKS.items()),
     ("pass_on_f32", THREADS, "pass_on<float, kNothing>"),
     ("pass_on_lacks_first_f32", THREADS, "pass_on<float, kBarrierAfterWriting>"),
+    ("add_blocks_f64", THREADS, "add_blocks<double>"),
     ("transpose_f64", THREADS, "transpose<double>"),
     *((f"exchange_{d}", THREADS, f"exchange<{scalar}>") for d, scalar in SCALARS.items()),
     ("misuse_f32", THREADS, "misuse<float>"),
@@ -29,16 +30,22 @@ INSTANCES = [
 
 def difference(kernels: Kernels, kernel: str, backwards: bool) -> float:
     """Run a kernel on three matrices; give how far from right it is, NaN where it gives NaN."""
-    shapes = {"sum_rows": (5, 200), "pass_on": (WARPS, 32), "transpose": (32, 32)}
+    shapes = {
+        "sum_rows": (5, 200),
+        "pass_on": (WARPS, 32),
+        "transpose": (32, 32),
+        "add_blocks": (),
+    }
     rng, dtype = np.random.default_rng(7), DTYPES[kernel[-3:]]
     name, shape = next((n, shape) for n, shape in shapes.items() if kernel.startswith(n))
     x = rng.integers(-9, 9, (3, *shape)).astype(dtype)
     want = {
         "sum_rows": x.sum(-1),
         "pass_on": np.roll(x, -1, axis=-1),
-        "transpose": x.swapaxes(-1, -2),
+        "transpose": np.moveaxis(x, -1, 1) if x.ndim == 3 else x,
+        "add_blocks": x.sum(),
     }[name]
-    y = np.full(want.shape, 77, dtype)
+    y = np.zeros(want.shape, dtype)
     kernels.run(
         kernel, {0: x, 1: y}, shape, batch=3, threads=THREADS, shared=512, backwards=backwards
     )

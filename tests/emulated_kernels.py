@@ -26,11 +26,11 @@ KERNELS = NATIVE / "gpu" / "kernels.cu"
 EXAMPLES = EMULATION / "examples.cu"
 CACHE = ROOT / "build" / "emulated"
 
-FLAGS = ("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
+FLAGS = ("-std=c++17", "-Og", "-g1", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra")
 # Those of a device contract as well; unknown pragmas are for its compiler.
 KERNEL_FLAGS = ("-fno-math-errno", "-ffp-contract=fast", "-Wno-unknown-pragmas")
 MOST_BLOCKS = 50  # of one launch, so that batches of tests need several
-TOGETHER = 4  # instances in a file
+FILES = 4  # to compile: in each of them all headers are read, and what its instances share is made
 
 
 class Built(NamedTuple):
@@ -72,10 +72,12 @@ def _compile(
     tools, folder = _toolchain(), built.driver.parent
     common = [*tools.find_compiler(), *FLAGS, *flags, f"-I{NATIVE}", f"-I{EMULATION}"]
 
+    together = -(-len(instances) // FILES)
+
     def compile_some(first: int) -> str:
         """Compile some of the kernels, and give the object's path."""
         header, made = folder / f"instances{first}.h", folder / f"kernels{first}.o"
-        lines = (f"JAXQR_INSTANCE({', '.join(map(str, i))})" for i in instances[first:][:TOGETHER])
+        lines = (f"JAXQR_INSTANCE({', '.join(map(str, i))})" for i in instances[first:][:together])
         header.write_text(f"#define JAXQR_INSTANCES {' '.join(lines)}\n")
         macros = [f'-DJAXQR_KERNELS="{kernels}"', "-include", str(header)]
         source = str(EMULATION / "kernels_on_cpu.cc")
@@ -83,7 +85,7 @@ def _compile(
         return str(made)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_some, range(0, len(instances), TOGETHER)))
+        objects = list(pool.map(compile_some, range(0, len(instances), together)))
     driver = [str(EMULATION / "stand_in_driver.cc"), *objects]
     tools.link([*common, "-pthread"], driver, built.driver)
     launcher = [*common, "-DJAXQR_EMULATED", f"-DJAXQR_MOST_BLOCKS={MOST_BLOCKS}"]
@@ -159,10 +161,13 @@ class Kernels:
         batch: int,
         threads: int,
         per_block: int = 1,
+        blocks: int = 1,
         shared: int = 0,
         backwards: bool = False,
     ) -> None:
         """Run a kernel: operands and results lie in `arrays` by their slots.
+
+        For `per_block` matrices there are so many `blocks`.
 
         Raises:
             Misuse: where the kernel or the launch is wrong.
@@ -172,16 +177,23 @@ class Kernels:
             assert array.flags.c_contiguous
             arguments.data[slot] = array.ctypes.data
         arguments.sizes[: len(sizes)] = sizes
-        blocks = -(-batch // per_block)
+        blocks *= -(-batch // per_block)
         wrong = self.library.stand_in_run(
             kernel.encode(), blocks, threads, shared, ctypes.byref(arguments), int(backwards)
         )
         if wrong:
             raise Misuse(wrong.decode())
 
-    def calls(self, function: str) -> int:
-        """How often a function of the driver was called."""
-        return self.library.stand_in_calls(function.encode())
+    @contextlib.contextmanager
+    def counted(self, *functions: str) -> Iterator[list[int]]:
+        """Count the calls of the driver's functions within; the list is filled at the end."""
+
+        def count() -> np.ndarray:
+            return np.array([self.library.stand_in_calls(f.encode()) for f in functions], int)
+
+        before, calls = count(), []
+        yield calls
+        calls.extend(map(int, count() - before))
 
     @contextlib.contextmanager
     def failing(self, function: str, status: int) -> Iterator[None]:

@@ -80,7 +80,11 @@ def factors(name, a, mode="reduced", **options):
 
 def assert_factors(name, a, mode="reduced", **options):
     """The laws of a factorization, by LAPACK's ratios."""
-    q, r, a = factors(name, a, mode, **options)
+    assert_factored(*factors(name, a, mode, **options), mode, **options)
+
+
+def assert_factored(q, r, a, mode="reduced", **options):
+    """The same for factors of `a`, whose columns are permuted already."""
     columns = a.shape[-2] if mode == "complete" else min(a.shape[-2:])
     assert q.shape == (*a.shape[:-1], columns)
     assert r.shape == (*a.shape[:-2], columns, a.shape[-1])

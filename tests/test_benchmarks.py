@@ -1,5 +1,8 @@
 """The benchmark program runs, finds the package's answers right and notices wrong ones."""
 
+import json
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +14,8 @@ import jaxqr
 from benchmarks import aims, ceilings, contenders, machine, memory, report, run
 from benchmarks.__main__ import main
 from benchmarks.cases import DTYPES, WORKS, Cell, grid
+from benchmarks.device import cells, races, suite
+from benchmarks.device.worker import Worker
 from benchmarks.race import Result, Row
 from benchmarks.timing import Block, Schedule, take_turns
 
@@ -173,3 +178,91 @@ def test_memory_contains_the_results(tmp_path):
         assert need.growth > 0.9 * need.output >= 0.9 * 2 * need.argument
     memory.save(tmp_path / "memory.json", {}, [footprint])
     assert "512x512" in memory.tables([footprint])
+
+
+# ---------------------------------------------------------------------------- on a device
+
+
+def test_all_parts_of_the_command_for_a_device_run(tmp_path):
+    path = tmp_path / "device.json"
+    tests = "tests/gpu -k empty_matrices"
+    assert main(["device", "--dry", "--limit", "300", "--tests", tests, "--json", str(path)]) == 0
+    record = json.loads(path.read_text())
+    assert record["errors"] == record["skipped"] == []
+    assert record["machine"]["platform"] == "cpu"
+    assert record["rates"]["copy"] > 0 and min(record["rates"]["products"].values()) > 0
+    assert record["suite"]["counts"] == {"passed": 4}
+    assert all(row["results"]["jaxqr"]["status"] == "ok" for row in record["checks"])
+    assert [row["part"] for row in record["races"]] == list(cells.RACES)
+    for row in record["races"]:
+        for name in ("jaxqr", "jnp", "jaxqr without kernels"):
+            assert row["results"][name]["seconds"] > 0
+        ours = row["results"]["jaxqr"]
+        assert ours["of_copy"] > 0 and ours["of_product"] > 0 and ours["single"] > 0
+        assert ours["facts"]["launches"] > 0
+    assert len(record["solves"]) == len(cells.SOLVES)
+
+
+def test_every_race_is_of_a_problem_whose_right_answer_is_known():
+    kinds = {cell.work.name: cell for group in cells.RACES.values() for cell in group}
+    for cell in kinds.values():
+        small = Cell(cell.work, cells.small(cell.shape), "f8")
+        (result,) = races.race(small, contenders.load(["jnp"]), BRIEF).values()
+        assert result.status == "ok"
+        assert result.single > 0
+
+
+def test_only_r_is_checked_too(monkeypatch):
+    cell = Cell(cells.RACES["R alone"][0].work, (2, 5, 3), "f8")
+    right = jaxqr.qr
+    monkeypatch.setattr(jaxqr, "qr", lambda a, mode: right(a, mode) * np.float64(1 + 1e-9))
+    (result,) = races.race(cell, contenders.load(["jaxqr"]), BRIEF).values()
+    assert result.status == "wrong"
+
+
+def test_shares_are_of_what_is_moved_and_computed_once():
+    cell = Cell.parse("qr/10x6x4/f8")
+    rates = {"copy": 8.0 * 10, "products": {"f8": ceilings.flops(cell)}}
+    # A, Q and R have 24, 24 and 16 entries
+    assert races.shares(cell, 2.0, rates) == {"of_copy": 32.0, "of_product": 0.5}
+
+
+def test_a_task_that_ends_its_process_or_hangs_costs_only_itself(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text(
+        """#!/bin/sh
+while read task; do
+  case "$task" in
+    die) echo last words >&2; exit 7 ;;
+    hang) exec sleep 100 ;;
+    *) echo "{\\"task\\": \\"$task\\"}" ;;
+  esac
+done
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    worker = Worker([], os.environ)
+    asked = ("one", "die", "two", "hang", "three")
+    answers = [worker.ask(task, 0.5 if task == "hang" else 20) for task in asked]
+    worker.close()
+    assert [answer.get("task") for answer in answers] == ["one", None, "two", None, "three"]
+    assert answers[1]["error"] == "the process ended with 7: last words"
+    assert answers[3]["error"].startswith("no answer within")
+
+
+def test_outcomes_of_tests_that_are_stopped_are_kept(tmp_path):
+    path = tmp_path / "test_it.py"
+    path.write_text(
+        """import time, pytest
+def test_right(): pass
+def test_wrong(): assert 1 == 2
+def test_left_out(): pytest.skip("why not")
+def test_endless(): time.sleep(1000)
+"""
+    )
+    found = suite.run([str(path), "-p", "no:cacheprovider"], os.environ, 6, parallel=False)
+    assert found["counts"] == {"passed": 1, "failed": 1, "skipped": 1}
+    (failed,) = found["failed"]
+    assert failed["name"].endswith("::test_wrong") and "assert 1 == 2" in failed["message"]
+    assert found["stopped"] == "after 6 s"

@@ -16,7 +16,7 @@ import jaxqr
 import sanitizers
 from emulated_gpu import EmulatedGpu, program_for_cuda
 from emulated_kernels import EXAMPLES, MOST_BLOCKS, build
-from jaxqr._lowering import cuda, cuda_plans
+from jaxqr._lowering import cuda, cuda_instances
 from jaxqr._lowering.cuda_plans import Launch
 from laws import assert_close
 from matrices import normal
@@ -55,46 +55,41 @@ def matrices(*batch):
     return jnp.asarray(np.random.default_rng(0).integers(-9, 9, (*batch, 5, 40)), jnp.float64)
 
 
-class Counted:
-    """How often functions of the driver are called within."""
-
-    def __init__(self, gpu, *functions):
-        self.gpu, self.functions = gpu, functions
-
-    def __enter__(self):
-        self.before = [self.gpu.kernels.calls(f) for f in self.functions]
-        return self
-
-    def __exit__(self, *exception):
-        after = [self.gpu.kernels.calls(f) for f in self.functions]
-        self.calls = [y - x for x, y in zip(self.before, after, strict=True)]
-
-
 # ----------------------------------------------------------------------------- what it does
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (7,), (2, 3), (0,), (3, 0)])
 def test_it_launches_once_for_any_batch_and_never_for_none(gpu, batch):
     x = matrices(*batch)
-    with Counted(gpu, "cuLaunchKernel") as counted:
+    with gpu.kernels.counted("cuLaunchKernel") as counted:
         y = sum_rows(x)
     assert jnp.array_equal(y, x.sum(-1))
-    assert counted.calls == [int(x.size > 0)]
+    assert counted == [int(x.size > 0)]
 
 
-@pytest.mark.parametrize("backwards", [False, True])
-def test_threads_run_in_either_order(gpu, backwards):
+def test_threads_run_in_the_other_order(gpu):
     x = matrices(4)
-    with gpu.kernels.backwards() if backwards else Counted(gpu):
+    with gpu.kernels.backwards():
         assert jnp.array_equal(sum_rows(x), x.sum(-1))
 
 
 def test_a_batch_of_more_blocks_than_a_grid_has_takes_several_launches(gpu):
     x = matrices(2 * MOST_BLOCKS + 9)
-    with Counted(gpu, "cuLaunchKernel") as counted:
+    with gpu.kernels.counted("cuLaunchKernel") as counted:
         y = sum_rows(x)
     assert jnp.array_equal(y, x.sum(-1))
-    assert counted.calls == [3]
+    assert counted == [3]
+
+
+def test_a_result_takes_the_place_of_an_operand_and_a_matrix_many_blocks(gpu):
+    launch = Launch("add_blocks_f64", 32, 1, 0, (0, -1, 1), (), blocks=7)
+    result = [((1,), np.dtype("float64"))]
+    add = functools.partial(cuda.launch, launch, results=result, batch_ndim=1, aliases={1: 0})
+    x = matrices(1)[:, 0, :7]
+    with gpu.kernels.counted("cuLaunchKernel") as counted:
+        (y,) = jax.jit(lambda *operands: add(operands))(x, jnp.full(1, 100.0))
+    assert y == 100 + x.sum()
+    assert counted == [1]
 
 
 def test_an_empty_batch_needs_no_driver(gpu):
@@ -104,64 +99,67 @@ def test_an_empty_batch_needs_no_driver(gpu):
 
 def test_a_kernel_is_loaded_once_in_a_context(gpu):
     x, functions = matrices(3), ("cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel")
-    with Counted(gpu, *functions) as counted:
+    with gpu.kernels.counted(*functions) as counted:
         for _ in range(3):
             sum_rows(x)
-    assert counted.calls == [1, 1, 3]
-    with gpu.kernels.context(2), Counted(gpu, *functions) as counted:
+    assert counted == [1, 1, 3]
+    with gpu.kernels.context(2), gpu.kernels.counted(*functions) as counted:
         for _ in range(2):
             sum_rows(x)
-    assert counted.calls == [1, 1, 2]
-    with Counted(gpu, *functions) as counted:
+    assert counted == [1, 1, 2]
+    with gpu.kernels.counted(*functions) as counted:
         sum_rows(x)
         sum_rows(x.astype(jnp.float32), kernel="sum_rows_f32")
-    assert counted.calls == [1, 1, 2]
+    assert counted == [1, 1, 2]
 
 
 def test_threads_that_launch_at_once_load_a_kernel_once(gpu):
     x = matrices(30)
     f = jax.jit(sum_rows).lower(x).compile()
-    with Counted(gpu, "cuModuleLoadData", "cuLaunchKernel") as counted, ThreadPoolExecutor(4) as p:
+    with (
+        gpu.kernels.counted("cuModuleLoadData", "cuLaunchKernel") as counted,
+        ThreadPoolExecutor(4) as p,
+    ):
         found = list(p.map(lambda _: f(x), range(20)))
     assert all(jnp.array_equal(y, x.sum(-1)) for y in found)
-    assert counted.calls == [1, 20]
+    assert counted == [1, 20]
 
 
 def test_more_shared_memory_than_every_kernel_has_is_asked_for_once(gpu):
     x = matrices(2)
-    with Counted(gpu, "cuFuncSetAttribute") as counted:
+    with gpu.kernels.counted("cuFuncSetAttribute") as counted:
         sum_rows(x, shared=48 << 10)
-    assert counted.calls == [0]
-    with Counted(gpu, "cuFuncSetAttribute") as counted:
+    assert counted == [0]
+    with gpu.kernels.counted("cuFuncSetAttribute") as counted:
         for shared in (64 << 10, 64 << 10, 50 << 10, 16):
             sum_rows(x, shared=shared)
-    assert counted.calls == [1]
-    with Counted(gpu, "cuFuncSetAttribute") as counted:
+    assert counted == [1]
+    with gpu.kernels.counted("cuFuncSetAttribute") as counted:
         sum_rows(x, shared=80 << 10)
-    assert counted.calls == [1]
+    assert counted == [1]
 
 
 @every_mesh
 def test_a_sharded_batch_stays_where_it_is(gpu, kind):
     x = matrices(16)
-    with mesh_of(kind) as mesh, Counted(gpu, "cuLaunchKernel") as counted:
+    with mesh_of(kind) as mesh, gpu.kernels.counted("cuLaunchKernel") as counted:
         f = sum_rows if kind == "automatic" else program_for_cuda(sum_rows, x).call
         out, collectives = run(f, *put(mesh, x))
         jax.block_until_ready(out)
     assert not collectives
     assert_sharded(out, mesh)
-    assert counted.calls == [8]
+    assert counted == [8]
     assert jnp.array_equal(out, x.sum(-1))
 
 
 def test_a_program_for_cuda_runs_whole():
-    instances = [i for i in cuda_plans.list_instances() if i.name == "lanes_f64_4"]
+    instances = [i for i in cuda_instances.list_instances() if i.name == "lanes_f64_4"]
     gpu, a = EmulatedGpu(build(instances)), normal((6, 4, 3))
     program = program_for_cuda(jaxqr.qr, a)
     assert set(re.findall(r"custom_call @(\w+)", program.mlir_module())) == {cuda.TARGET}
-    with Counted(gpu, "cuLaunchKernel") as counted:
+    with gpu.kernels.counted("cuLaunchKernel") as counted:
         out = jax.block_until_ready(program.call(a))
-    assert counted.calls == [1]
+    assert counted == [1]
     assert_close(out, jaxqr.qr(a))
 
 
@@ -180,12 +178,15 @@ def error_of(f, *args, **options):
         ({"slots": (0,)}, "fewer slots than operands and results: 1"),
         ({"slots": (0, 1, 2)}, "there are 3 slots for 2 operands and results"),
         ({"slots": (1, 1)}, "slot 1 is named twice"),
+        ({"slots": (12, 0)}, "a slot must be from -1 to 11, got 12"),
         ({"slots": (0, 12)}, "a slot must be from 0 to 11, got 12"),
-        ({"slots": (-1, 0)}, "a slot must be from 0 to 11, got -1"),
+        ({"slots": (0, -1)}, "a slot must be from 0 to 11, got -1"),
+        ({"slots": (-1, 0)}, "an operand that has no slot is not overwritten by a result"),
         ({"sizes": (1,) * 9}, "the number of sizes must be from 0 to 8, got 9"),
         ({"sizes": (1 << 31,)}, "a size must be from -2147483647 to 2147483647, got 2147483648"),
         ({"threads": 0}, "threads must be from 1 to 1024, got 0"),
         ({"threads": 1025}, "threads must be from 1 to 1024, got 1025"),
+        ({"blocks": 0}, f"blocks must be from 1 to {MOST_BLOCKS}, got 0"),
         ({"per_block": 0}, "per_block must be from 1 to 2147483647, got 0"),
         ({"shared": -1}, "shared must be from 0 to 2147483647, got -1"),
         ({"kernel": "../sum"}, '"../sum" is no name of a kernel'),
@@ -257,9 +258,9 @@ def test_a_driver_that_fails_once_is_an_error_once(gpu, function):
         text = error_of(sum_rows, x, shared=64 << 10)
     assert f"jaxqr: {function.removesuffix('_v2')}" in text
     assert text.endswith("the CUDA driver says: out of memory (error 2)"), text
-    with Counted(gpu, "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2") as counted:
+    with gpu.kernels.counted("cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2") as counted:
         assert jnp.array_equal(sum_rows(x, shared=64 << 10), x.sum(-1))
-    assert counted.calls == [1, 1]
+    assert counted == [1, 1]
 
 
 def test_an_error_that_the_driver_has_no_words_for_has_its_number(gpu):

@@ -9,7 +9,8 @@ import pytest
 import scipy.linalg
 
 import jaxqr
-from foreign_platform import difference
+from foreign_platform import difference, lowered_for, targets
+from jaxprs import equations
 from jaxqr._factor.packed import geqp3_p, geqrf_p, orgqr_p, ormqr_p
 from jaxqr._lowering import by_columns, portable
 from laws import mostly_nightly, quickly
@@ -83,6 +84,30 @@ def test_a_matrix_is_factored_in_a_batch_as_alone(in_a_batch):
     h, _, p = quickly(portable.geqp3, STRESS["kahan"])
     np.testing.assert_array_equal(p, in_a_batch[2][0])
     np.testing.assert_allclose(h, in_a_batch[0][0], rtol=1e-9, atol=1e-9)
+
+
+def test_gpus_have_the_same_pivots(in_a_batch):
+    """Of all steps of a block those after its end do nothing."""
+    a = np.stack([*STRESS.values()])
+    exported = lowered_for(["rocm"], lambda a: geqp3_p.bind(a), a)
+    assert targets(exported) == set()
+    h, tau, p = quickly(exported.call, a)
+    np.testing.assert_array_equal(p, in_a_batch[2])
+    np.testing.assert_allclose(h, in_a_batch[0], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(tau, in_a_batch[1], rtol=1e-9, atol=1e-9)
+
+
+def test_gpus_are_asked_whether_to_go_on_between_blocks_alone():
+    def asked(**options):
+        """What the loops within a loop, which are over the steps of a block, look at."""
+        jaxpr = jax.make_jaxpr(lambda a: portable.geqp3(a, **options))(normal((70, 70)))
+        outer = [e for e in equations(jaxpr) if e.primitive.name == "while"]
+        inner = [e for loop in outer for e in equations(loop.params["body_jaxpr"])]
+        conditions = [e.params["cond_jaxpr"] for e in inner if e.primitive.name == "while"]
+        return {e.primitive.name for jaxpr in conditions for e in equations(jaxpr)}
+
+    assert asked(ask=False) == {"lt"}
+    assert "reduce_min" in asked(ask=True)
 
 
 def test_nan_stays_in_its_matrix():

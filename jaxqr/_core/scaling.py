@@ -25,7 +25,11 @@ def column_scale(a: Array) -> Array:
     Returns:
         The powers, real, of shape (..., 1, n), constant to derivatives; 1 for a column of zeros.
     """
-    largest = jnp.max(_magnitude(a), axis=-2, keepdims=True)
+    return scale_to_one(jnp.max(magnitude(a), axis=-2, keepdims=True))
+
+
+def scale_to_one(largest: Array) -> Array:
+    """Find a power of two that brings a magnitude near one; 1 for zero."""
     return lax.select(largest > 0, 1 / _power_of_two(largest), lax.full_like(largest, 1))
 
 
@@ -38,7 +42,7 @@ def middle_scale(r: Array) -> Array:
     Returns:
         The powers, real, of shape (..., 1, 1), constant to derivatives.
     """
-    size = jnp.max(_magnitude(r), axis=-2, keepdims=True)
+    size = jnp.max(magnitude(r), axis=-2, keepdims=True)
     inverse = where(size > 0, 1 / size)
     zero = lax.full((), 0, size.dtype)
 
@@ -52,7 +56,7 @@ def middle_scale(r: Array) -> Array:
     return lax.select(most > 0, 1 / _power_of_two(middle), lax.full_like(most, 1))
 
 
-def _magnitude(a: Array) -> Array:
+def magnitude(a: Array) -> Array:
     """Take the larger magnitude of real and imaginary part, constant to derivatives."""
     a = lax.stop_gradient(a)
     return jnp.maximum(abs(a.real), abs(a.imag)) if jnp.iscomplexobj(a) else abs(a)
@@ -70,7 +74,7 @@ def _power_of_two(x: Array) -> Array:
 def zero_or_nan(a: Array) -> Array:
     """Give zero for a matrix of finite entries and NaN for others: real, of shape (..., 1, 1)."""
     # A maximum would not do, as XLA's for the CPU drops NaN in large matrices.
-    zero = _magnitude(a) * 0
+    zero = magnitude(a) * 0
     return jnp.sum(zero, axis=(-2, -1), keepdims=True)
 
 

@@ -4,6 +4,7 @@
 - `pivoting`: how columns may be pivoted. `randomized` chooses pivots from products with random
   matrices.
 - `qr_primitive`: QR, which computes the outputs that it is asked for by name; LQ is its mirror.
+- `shapes`: what platforms do otherwise for tall, wide and tiny matrices; `tall`: tiles of rows.
 - `tangent_maps`: the derivative of QR as a linear primitive, and the matrix backpropagation as
   its transpose.
 - `multiply_primitive`: products with Q, which is not formed.

@@ -6,6 +6,7 @@ The names are LAPACK's. These are the primitives that depend on the platform.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ PROVIDERS: dict[str, dict[str, Any]] = {
     "geqrf": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
     "geqp3": {"cpu": LAPACK, "cuda": BLOCKED},
     "orgqr": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER, "tpu": XLA},
-    "ormqr": {"cpu": LAPACK, "cuda": CUSOLVER, "rocm": HIPSOLVER},
+    "ormqr": {"cpu": LAPACK, "cuda": BLOCKED, "rocm": HIPSOLVER},
 }
 
 
@@ -85,14 +86,16 @@ geqrf_p = make_primitive(
     platforms=_platforms("geqrf"),
     exported={"cuda": CUSOLVER.geqrf},  # it may run where the package's own kernels are not
 )
+# A loop on a GPU that asks whether it goes on makes its host wait.
+_geqp3_of_gpus = partial(portable.geqp3, ask=False)
 geqp3_p = make_primitive(
     "geqp3",
     core_ranks=(2,),
     results=_geqp3_results,
     body=portable.geqp3,
-    platforms=_platforms("geqp3"),
+    platforms={"rocm": _geqp3_of_gpus, **_platforms("geqp3")},
     # Whoever exports a program must name its calls, so this is one call of the matrix's dtype.
-    exported={"cpu": LAPACK.geqp3_of_even_columns, "cuda": portable.geqp3},
+    exported={"cpu": LAPACK.geqp3_of_even_columns, "cuda": _geqp3_of_gpus},
 )
 # It is linear in no operand, so its whole derivative is that of the body.
 orgqr_p = make_primitive(
@@ -114,4 +117,5 @@ ormqr_p = make_primitive(
     transpose=_ormqr_transpose,
     kernels={"cpu": kernels.compute},
     platforms=_platforms("ormqr"),
+    exported={"cuda": CUSOLVER.ormqr},
 )

@@ -11,6 +11,7 @@ primitive of its own. The primitive has a mirror: LQ.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,22 +20,22 @@ from jax.core import min_dim
 
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.algebra import (
-    extend,
     identity_like,
     put_beside,
-    real_diagonal,
-    row_minus_column,
-    triu,
     where,
 )
+from jaxqr._core.batching import Body
+from jaxqr._core.mirror import mirror_body
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import is_zero, make_primitive
-from jaxqr._core.scaling import column_scale, scale_by, unscale_by, zero_or_nan
+from jaxqr._core.scaling import column_scale, scale_by, zero_or_nan
 from jaxqr._core.undocumented import zero_tangent
+from jaxqr._factor import shapes
 from jaxqr._factor.packed import geqrf_p, orgqr_p
 from jaxqr._factor.packed_rules import completion_jvp, raw_jvp
 from jaxqr._factor.permutation import permute_columns
 from jaxqr._factor.pivoting import find_method
+from jaxqr._factor.shapes import ByShape, Values, factor_scaled, form_outputs, unscale
 from jaxqr._factor.tangent_maps import qr_jvp_p
 from jaxqr._lowering import cuda, kernels
 
@@ -58,40 +59,31 @@ def _results(a: Shape, *, outputs: tuple[str, ...], pivoting: str) -> list[CoreR
 # ---------------------------------------------------------------------------------- lowering
 
 
-def _factor(a: Array, *, outputs: tuple[str, ...], pivoting: str) -> list[Array]:
+def _factor(
+    a: Array, *, outputs: tuple[str, ...], pivoting: str, by_shape: ByShape | None = None
+) -> list[Array]:
+    """Factor by geqrf and orgqr, or `by_shape` where it serves the matrix."""
     if 0 in a.shape:
         return _factor_empty(a, outputs)
-    m, n = a.shape[-2:]
-    k = min_dim(m, n)
     pivot = find_method(pivoting).factor
-    h, tau, scale, *p = _factor_plain(a) if pivot is None else _factor_pivoted(a, pivot)
-    # Reading R and applying reflectors leaves the strictly lower triangle as it is.
-    values = dict(zip(("h", "tau", "p"), (h, tau, *p), strict=False))
-    values["r"] = triu(real_diagonal(unscale_by(h[..., :k, :], scale)))
-    if "q_full" in outputs:
-        values["q_full"] = orgqr_p.bind(extend(h, m, -1), tau)[0]
-        values["q"] = values["q_full"][..., :, :k]
-    elif "q" in outputs:
-        values["q"] = orgqr_p.bind(h[..., :, :k], tau)[0]
-    if "h" in outputs:
-        values["h"] = where(row_minus_column(h) <= 0, unscale_by(h, scale), h)
+    if pivot is None:
+        values = None if by_shape is None else by_shape(a, outputs)
+        values = values or factor_scaled(a, partial(_factor_plain, outputs=outputs))
+    else:
+        h, tau, scale, p = _factor_pivoted(a, pivot)
+        values = {**unscale(form_outputs(h, tau, outputs, orgqr_p.bind), scale), "p": p}
     return [values[name] for name in outputs]
 
 
-def _factor_plain(a: Array) -> tuple[Array, Array, Array]:
-    """Factor A with its columns scaled; give (h, tau) of that, and the scale.
-
-    A matrix with an entry that is not finite becomes NaN as a whole.
-    """
-    scale = column_scale(a) + zero_or_nan(a)
-    h, tau = geqrf_p.bind(scale_by(a, scale))
-    return h, tau, scale
+def _factor_plain(a: Array, outputs: tuple[str, ...]) -> Values:
+    h, tau = geqrf_p.bind(a)
+    return form_outputs(h, tau, outputs, orgqr_p.bind)
 
 
 def _factor_pivoted(
     a: Array, pivot: Callable[[Array], list[Array]]
 ) -> tuple[Array, Array, Array, Array]:
-    """Do the same with pivoting; give the permutation, too.
+    """Factor with pivoting; give (h, tau) of the scaled columns, the scale and the permutation.
 
     Pivots are chosen by the norms of the columns as they are, all multiplied by one power of two
     that keeps them from overflow, or from underflow where even the largest column is small. Where
@@ -186,8 +178,19 @@ def _call_kernel(*args: Any, pivoting: str, **params: Any) -> list[Array] | None
     return kernels.compute(*args, pivoting=pivoting, **params)
 
 
-# A lowering of the whole factorization for a platform goes here: `platforms={"cuda": ...}`, a
-# function of the matrix and of the parameters outputs, pivoting and transposed.
+def _lower_by_shape(by_shape: ByShape) -> Body:
+    """Make a lowering of what computes some shapes otherwise than geqrf and orgqr."""
+    return mirror_body(partial(_factor, by_shape=by_shape))
+
+
+def _factor_on_cuda(a: Array, outputs: tuple[str, ...]) -> Values | None:
+    return shapes.factor_on_cuda(a, outputs, factor)
+
+
+_lower_routines = mirror_body(_factor)
+
+# A lowering of the whole factorization for a platform is a function of the matrix and of the
+# parameters outputs, pivoting and transposed.
 qr_p = make_primitive(
     "qr",
     core_ranks=(2,),
@@ -197,6 +200,12 @@ qr_p = make_primitive(
     named_outputs=True,
     mirrored=True,
     kernels={"cpu": _call_kernel, "cuda": cuda.compute},
+    platforms={
+        "cuda": _lower_by_shape(_factor_on_cuda),
+        "rocm": _lower_by_shape(shapes.factor_tiny),
+        "tpu": _lower_by_shape(shapes.factor_tiny),
+    },
+    exported=dict.fromkeys(("cuda", "rocm", "tpu"), _lower_routines),
 )
 
 

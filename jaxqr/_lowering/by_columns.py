@@ -89,8 +89,8 @@ def places(x: Array, axis: int) -> Array:
 
 def take_entry(x: Array, i: Array, axis: int) -> Array:
     """Take what has index i along an axis: a number, or as many dimensions with one entry there."""
-    if i.ndim == 0:
-        return lax.dynamic_slice_in_dim(x, i, 1, axis=axis)
+    if all(size == 1 for size in i.shape):
+        return lax.dynamic_slice_in_dim(x, i.reshape(()), 1, axis=axis)
     return jnp.take_along_axis(x, i, axis=axis, mode="promise_in_bounds")
 
 
@@ -139,14 +139,21 @@ def make_reflector(x: Array, norm: Array, j: Array) -> Reflector:
     """
     place = places(x, -1)
     alpha, below = take_entry(x, j, -1), where(place > j, x)
-    trivial = jnp.all(below == 0, axis=-1, keepdims=True) & (jnp.imag(alpha) == 0)
+    nothing_below = jnp.all(below == 0, axis=-1, keepdims=True)
+    tau, beta, divisor = reflect_entry(alpha, norm, nothing_below)
+    v = below / divisor
+    return Reflector(where(place == j, lax.full_like(v, 1), v), tau, beta)
+
+
+def reflect_entry(alpha: Array, norm: Array, nothing_below: Array) -> tuple[Array, Array, Array]:
+    """Find tau, beta and what divides the entries below, for a column that begins with `alpha`."""
+    trivial = nothing_below & (jnp.imag(alpha) == 0)
     one = lax.full_like(alpha, 1)
     real = jnp.real(alpha)
     negative = where(real == 0, 1 / real, real) < 0  # -0.0 is, as for LAPACK
-    beta = where(negative, norm, -norm).astype(x.dtype)
+    beta = where(negative, norm, -norm).astype(alpha.dtype)
     tau = where(trivial, lax.full_like(alpha, 0), (beta - alpha) / where(trivial, one, beta))
-    v = below / where(trivial, one, alpha - beta)
-    return Reflector(where(place == j, lax.full_like(v, 1), v), tau, where(trivial, alpha, beta))
+    return tau, where(trivial, alpha, beta), where(trivial, one, alpha - beta)
 
 
 # ------------------------------------------------------------------- column after column
@@ -168,12 +175,14 @@ def eliminate_one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -
         if pivoting:
             norms = compute_norms(where(row >= j, at))
             candidates = where(column >= i, norms, lax.full_like(norms, -1))
-            best = jnp.argmax(candidates, axis=-2, keepdims=True).astype(jnp.int32)
+            best = lax.argmax(candidates, at.ndim - 2, jnp.int32)[..., None]
             chosen = column == best
             x = take_rows(at, best[..., 0])  # a sum over what is chosen would lose the sign of -0.0
             norm = take_rows(norms, best[..., 0])
             at = where(~chosen, at, take_entry(at, i, -2))
-            p = exchange_entries(p, i, best[..., 0])
+            best = best[..., 0]
+            found = take_entry(p, i, -1), take_entries(p, best)
+            p = exchange_entries(p, i, best, found)
         else:
             x = take_entry(at, i, -2)
             norm = compute_norms(where(row >= j, x))
@@ -188,8 +197,7 @@ def eliminate_one_by_one(at: Array, *, pivoting: bool, first: Array | int = 0) -
     return repeat(k, step, Factors(at, tau, order))
 
 
-def exchange_entries(p: Array, i: Array, j: Array) -> Array:
-    """Exchange entries i, which is common to a batch, and j (..., 1)."""
-    place = places(p, -1)
-    p_j = jnp.sum(where(place == j, p), axis=-1, keepdims=True, dtype=p.dtype)
-    return where(place != i, where(place != j, p, take_entry(p, i, -1)), p_j)
+def exchange_entries(p: Array, i: Array, j: Array, found: tuple[Array, Array]) -> Array:
+    """Exchange entries i and j (..., 1), which are the `found` two; i may be a number for all."""
+    place, (p_i, p_j) = places(p, -1), found
+    return where(place != i, where(place != j, p, p_i), p_j)

@@ -17,10 +17,16 @@ def unpack_reflectors(h: Array, k: int) -> Array:
     return slo(v) + identity_like(v)
 
 
-def apply_reflectors(h: Array, tau: Array, c: Array, *, left: bool, adjoint: bool) -> Array:
-    """Multiply `c` by Q = I - V T V^H or its adjoint, from the left or the right."""
+def apply_reflectors(
+    h: Array, tau: Array, c: Array, *, left: bool, adjoint: bool, width: int | None = None
+) -> Array:
+    """Multiply `c` by Q = I - V T V^H or its adjoint, from the left or the right.
+
+    Given a `width`, T is made of that of every so many reflectors.
+    """
     v = unpack_reflectors(h, tau.shape[-1])
-    t = form_t(mm(H(v), v), tau)
+    gram = mm(H(v), v)
+    t = form_t(gram, tau) if width is None else form_t_in_blocks(gram, tau, width)
     t = H(t) if adjoint else t
     return c - (mm(v, mm(t, mm(H(v), c))) if left else mm(mm(mm(c, v), t), H(v)))
 

@@ -11,7 +11,7 @@ import ctypes
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import jax
 import numpy as np
 from jax import Array, export
 
-from jaxqr._lowering import cuda_derivative_plans, cuda_plans
+from jaxqr._lowering import cuda_choice, cuda_plans
+from jaxqr._lowering.cuda_instances import MOST_COLUMNS
 from jaxqr._lowering.cuda_plans import Launch
 from jaxqr._lowering.custom_call import Result, call_target
 from jaxqr._lowering.kernels import FOLDER
@@ -27,7 +28,6 @@ from jaxqr._lowering.kernels import FOLDER
 LIBRARY = FOLDER / "libjaxqr-cuda.so"
 PTX = FOLDER / "ptx"
 TARGET = "jaxqr_launch"
-MOST_COLUMNS = cuda_plans.MOST_COLUMNS
 
 
 def available() -> bool:
@@ -58,11 +58,10 @@ def compute(
         batch_ndim: the number of batch dimensions.
         **params: the primitive's.
     """
-    planner = _PLANNERS.get(name)
     shapes = [x.shape[batch_ndim:] for x in operands]
-    if planner is None or not available() or not all(map(_is_known, shapes)):
+    if not available() or not all(map(_is_known, shapes)):
         return None
-    plan = planner(shapes, str(operands[0].dtype), **params)
+    plan = cuda_choice.plan(name, shapes, str(operands[0].dtype), **params)
     return None if plan is None else launch(plan, operands, results, batch_ndim=batch_ndim)
 
 
@@ -100,58 +99,6 @@ def _is_known(shape: tuple[int, ...]) -> bool:
     """Say whether all sizes are numbers, and none of them zero."""
     return not any(export.is_symbolic_dim(size) or size == 0 for size in shape)
 
-
-# ----------------------------------------------------------------------------- which kernel
-
-
-def _plan_qr(
-    shapes: Sequence[tuple[int, ...]],
-    dtype: str,
-    *,
-    outputs: tuple[str, ...],
-    pivoting: str,
-    transposed: bool,
-    free: int | None = None,
-) -> Launch | None:
-    (shape,) = shapes
-    m, n = shape[::-1] if transposed else shape
-    if pivoting not in ("none", "exact"):
-        return None
-    pivoted = pivoting == "exact"
-    return cuda_plans.plan_lanes(
-        m, n, dtype, outputs, pivoted=pivoted, transposed=transposed, free=free
-    )
-
-
-def _plan_least_squares(
-    shapes: Sequence[tuple[int, ...]], dtype: str, *, columns: int, rcond: float | None
-) -> Launch | None:
-    (rows, both), *rest = shapes
-    return cuda_plans.plan_least_squares(
-        columns, both - columns, rows, dtype, pivoted=bool(rest), rcond=rcond
-    )
-
-
-def _plan_tangent(
-    shapes: Sequence[tuple[int, ...]], dtype: str, *, transposed: bool, **params: Any
-) -> Launch | None:
-    m, n = shapes[2][::-1] if transposed else shapes[2]
-    return cuda_derivative_plans.plan_tangent(m, n, dtype, transposed=transposed, **params)
-
-
-def _plan_cotangent(
-    shapes: Sequence[tuple[int, ...]], dtype: str, *, transposed: bool, **params: Any
-) -> Launch | None:
-    q, r = (shape[::-1] if transposed else shape for shape in shapes[:2])
-    return cuda_derivative_plans.plan_cotangent(q[0], r[1], dtype, transposed=transposed, **params)
-
-
-_PLANNERS: dict[str, Callable[..., Launch | None]] = {
-    "qr": _plan_qr,
-    "least_squares": _plan_least_squares,
-    "qr_jvp": _plan_tangent,
-    "qr_vjp": _plan_cotangent,
-}
 
 # ---------------------------------------------------------------------------- what is there
 

@@ -35,6 +35,12 @@ def geqp3(a: Array) -> list[Array]:
     return [h.mT, tau, p]
 
 
+def choose_pivots(a: Array, count: int) -> Array:
+    """Order the columns so that the first `count` pivots come first."""
+    done = _take_steps(_start(a.mT, jnp.int32(0), count), count)
+    return jnp.argsort(done["place"], axis=-1).astype(jnp.int32)
+
+
 def _factor_whole(at: Array) -> Factors:
     """Factor what has few columns or rows."""
     *batch, n, m = at.shape
@@ -58,7 +64,7 @@ def _eliminate_blocks(at: Array, steps: int, width: int = WIDTH) -> Factors:
     def block(b: Array, factors: Factors) -> Factors:
         at, taus, p = factors
         first = (b * width).astype(jnp.int32)
-        done = lax.fori_loop(0, width, lambda i, state: _step(state), _start(at, first, width))
+        done = _take_steps(_start(at, first, width), width)
         after = first + width
         at = at - where(places(at, -1) >= after, mm(done["f"], done["v"]))
         old = lax.dynamic_slice_in_dim(at, first, width, axis=-1)
@@ -96,6 +102,10 @@ def _start(at: Array, first: Array, width: int) -> State:
         "pivot": jnp.zeros((*batch, 1), jnp.int32),
         "products": zeros(width),
     }
+
+
+def _take_steps(state: State, count: int) -> State:
+    return lax.fori_loop(0, count, lambda i, state: _step(state), state)
 
 
 def _step(state: State) -> State:

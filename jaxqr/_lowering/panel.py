@@ -9,6 +9,7 @@ from jaxqr._core.abstract import CoreResult
 from jaxqr._core.algebra import H, mm
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import make_primitive
+from jaxqr._lowering import cuda
 from jaxqr._lowering.by_columns import eliminate_one_by_one
 from jaxqr._lowering.compact_wy import form_t, unpack_panel
 
@@ -41,4 +42,10 @@ def _factor(panel: Array, first: Array) -> list[Array]:
     return [packed, tau, form_t(mm(H(v), v), tau)]
 
 
-panel_p = make_primitive("panel", core_ranks=(2, 0), results=_results, body=_factor)
+panel_p = make_primitive(
+    "panel",
+    core_ranks=(2, 0),
+    results=_results,
+    body=_factor,
+    kernels={"cuda": cuda.compute},
+)

@@ -34,10 +34,14 @@ def geqrf(a: Array) -> list[Array]:
     return [h.mT, tau]
 
 
-def geqp3(a: Array) -> list[Array]:
-    """Factor with column pivoting; give (h, tau, p), p counted from 0."""
+def geqp3(a: Array, *, ask: bool = True) -> list[Array]:
+    """Factor with column pivoting; give (h, tau, p), p counted from 0.
+
+    Where it is dear that a loop asks if it goes on, as on a GPU, `ask` is to be false.
+    """
+    blocks = partial(eliminate_pivoted_blocks, ask=ask)
     one_by_one = partial(eliminate_one_by_one, pivoting=True)
-    h, tau, p = factor_in_stages(a.mT, eliminate_pivoted_blocks, one_by_one)
+    h, tau, p = factor_in_stages(a.mT, blocks, one_by_one)
     return [h.mT, tau, p]
 
 

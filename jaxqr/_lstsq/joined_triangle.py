@@ -12,6 +12,7 @@ from jax import Array
 from jaxqr._core.algebra import where
 from jaxqr._factor.qr_primitive import factor
 from jaxqr._lowering import cuda
+from jaxqr._lowering.cuda_instances import MOST_COLUMNS
 
 
 def solve_by_triangle(
@@ -24,7 +25,7 @@ def solve_by_triangle(
         return None
     # What is not finite in one column of b would spoil the others.
     finite = jnp.all(jnp.isfinite(b), axis=-2, keepdims=True)
-    if n + s > cuda.MOST_COLUMNS:
+    if n + s > MOST_COLUMNS:
         return None
     joined = jnp.concatenate([a, where(finite, b)], axis=-1)
     triangle = _factor_joined(joined, n, pivoting)

@@ -23,7 +23,9 @@ struct ColumnSize {
   JAXQR_FN static ColumnSize none() { return {0, -(1 << 29)}; }
 
   JAXQR_FN bool exceeds(ColumnSize other) const {
-    return exponent > other.exponent || (exponent == other.exponent && fraction > other.fraction);
+    // without branches, which && and || would be
+    return (exponent > other.exponent) |
+           ((exponent == other.exponent) & (fraction > other.fraction));
   }
   JAXQR_FN ColumnSize take_across(int mask) const {
     return {__shfl_xor_sync(kWarp, fraction, mask), take_across_warp(exponent, mask)};
@@ -39,7 +41,7 @@ JAXQR_FN void choose_largest(ColumnSize<R> size, int& lane, int& place) {
   for (int mask = SIZE / 2; mask > 0; mask /= 2) {
     const ColumnSize<R> other = size.take_across(mask);
     const int other_packed = take_across_warp(packed, mask);
-    if (other.exceeds(size) || (!size.exceeds(other) && other_packed < packed)) {
+    if (other.exceeds(size) | (!size.exceeds(other) & (other_packed < packed))) {
       size = other, packed = other_packed;
     }
   }

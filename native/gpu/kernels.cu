@@ -9,6 +9,7 @@
 #include "gpu/lanes.cuh"
 #include "gpu/least_squares.cuh"
 #include "gpu/pivot_steps.cuh"
+#include "gpu/rows.cuh"
 #include "gpu/signs.cuh"
 
 #define JAXQR_INSTANCE(NAME, THREADS, ...)                    \

@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "ffi/buffers.h"
 #include "gpu/driver.h"
@@ -59,12 +60,17 @@ class Slots {
     }
   }
 
-  // Put a buffer into the next of the slots that the attributes name.
-  void add(const Buffer& buffer) {
+  // Put a buffer into the next of the slots that the attributes name. An operand that a result
+  // overwrites has none (-1).
+  void add(const Buffer& buffer, bool is_result) {
     require(count_ < slots_.size(),
             "fewer slots than operands and results: " + std::to_string(slots_.size()));
-    const int slot = to_int("a slot", slots_[count_++], -1, kMaxData - 1);
-    if (slot < 0) return check(buffer);  // an operand that a result overwrites
+    const int slot = to_int("a slot", slots_[count_++], is_result ? 0 : -1, kMaxData - 1);
+    if (slot < 0) {
+      check(buffer);
+      if (buffer.element_count()) overwritten_.push_back(buffer.untyped_data());
+      return;
+    }
     require(!taken_[slot], "slot " + std::to_string(slot) + " is named twice");
     check(buffer);
     taken_[slot] = true;
@@ -72,9 +78,14 @@ class Slots {
     if (batch_) strides_[slot] = buffer.size_bytes() / batch_;
   }
 
-  void check_all_taken() const {
+  void check_all() const {
     require(count_ == slots_.size(), "there are " + std::to_string(slots_.size()) + " slots for " +
                                          std::to_string(count_) + " operands and results");
+    for (const void* data : overwritten_) {
+      require(std::find(arguments_.data, arguments_.data + kMaxData, data) !=
+                  arguments_.data + kMaxData,
+              "an operand that has no slot is not overwritten by a result");
+    }
   }
 
   int64_t batch() const { return batch_; }
@@ -117,6 +128,7 @@ class Slots {
   int64_t batch_ = 1;
   Arguments arguments_{};
   bool taken_[kMaxData] = {};
+  std::vector<const void*> overwritten_;
   int64_t strides_[kMaxData] = {};  // in bytes, from one matrix of the batch to the next
 };
 
@@ -151,21 +163,22 @@ ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::Remai
                           int64_t blocks, int64_t shared, int64_t batch_dimensions, Integers slots,
                           Integers sizes) {
   return catch_errors([&] {
-    const Attributes attributes{kernel, threads, per_block, blocks, shared, batch_dimensions, slots, sizes};
+    const Attributes attributes{kernel, threads,          per_block, blocks,
+                                shared, batch_dimensions, slots,     sizes};
     std::optional<Buffer> storage;
     const Buffer* first = find_buffer(operands, 0, storage);
     require(first, "a kernel needs an operand");
     Slots buffers(attributes, *first);
-    const auto add_all = [&](const auto& remaining) {
+    const auto add_all = [&](const auto& remaining, bool are_results) {
       for (size_t i = 0; i < remaining.size(); ++i) {
         std::optional<Buffer> buffer;
         require(find_buffer(remaining, i, buffer), "operands and results must be arrays");
-        buffers.add(*buffer);
+        buffers.add(*buffer, are_results);
       }
     };
-    add_all(operands);
-    add_all(results);
-    buffers.check_all_taken();
+    add_all(operands, false);
+    add_all(results, true);
+    buffers.check_all();
     launch_batch(stream, attributes, buffers);
   });
 }
@@ -173,8 +186,8 @@ ffi::Error launch_handler(Stream stream, ffi::RemainingArgs operands, ffi::Remai
 #ifdef JAXQR_EMULATED  // registered for XLA's CPU, which has no streams
 ffi::Error launch_without_stream(ffi::RemainingArgs operands, ffi::RemainingRets results,
                                  std::string_view kernel, int64_t threads, int64_t per_block,
-                                 int64_t blocks, int64_t shared, int64_t batch_dimensions, Integers slots,
-                                 Integers sizes) {
+                                 int64_t blocks, int64_t shared, int64_t batch_dimensions,
+                                 Integers slots, Integers sizes) {
   return launch_handler(nullptr, operands, results, kernel, threads, per_block, blocks, shared,
                         batch_dimensions, slots, sizes);
 }

@@ -42,11 +42,7 @@ class LaneLeastSquares {
 
   // `memory` is that of the warp; it begins with the triangle of [A b] of all teams.
   JAXQR_FN LaneLeastSquares(T* memory, int n, int s, int k)
-      : n_(n), s_(s), k_(k), r_(memory, n, n, false),
-        z_(memory + kTeams * tile_entries(n, n), n, n, false),
-        t_(memory + 2 * kTeams * tile_entries(n, n), n, n, false),
-        c_(memory + 3 * kTeams * tile_entries(n, n), n, s, false),
-        x_(memory + 3 * kTeams * tile_entries(n, n) + kTeams * tile_entries(n, s), n, s, false) {}
+      : memory_(memory), n_(n), s_(s), k_(k) {}
 
   // Take the triangle apart: R, Q^H b, and the squares of what is left of b.
   JAXQR_FN void take(const Tiles<T>& joined, int which) {
@@ -66,13 +62,13 @@ class LaneLeastSquares {
     R largest = 0;
 #pragma unroll
     for (int i = 0; i < SIZE; ++i) {
-      if (i < n_ && lane_ < n_) r_.at(team_, i, lane_) = column[i];
+      if (i < n_ && lane_ < n_) r().at(team_, i, lane_) = column[i];
       largest = larger(largest, magnitude(side[i]));
     }
     side_exponent_ = inverse_exponent(largest);
 #pragma unroll
     for (int i = 0; i < SIZE; ++i) {
-      if (i < n_ && lane_ < s_) c_.at(team_, i, lane_) = scale_by_power(side[i], side_exponent_);
+      if (i < n_ && lane_ < s_) c().at(team_, i, lane_) = scale_by_power(side[i], side_exponent_);
     }
     __syncwarp();
   }
@@ -81,17 +77,17 @@ class LaneLeastSquares {
   JAXQR_FN void find_rank(double rcond, int column) {
     column_ = column;
     own_ = rcond < 0;
-    TriangleOrder<T, SIZE> order(r_, z_, n_);
+    TriangleOrder<T, SIZE> order(r(), z(), n_);
     rank_ = own_ ? order.find_own_rank() : order.find_rank(static_cast<R>(rcond));
     if (own_ && order.is_needed()) {
       column_ = order.move(column_);
       LaneQr<T, SIZE, false> again(n_, n_, n_);
-      again.take(z_, team_);
-      again.take_side(c_, team_, s_);
+      again.take(z(), team_);
+      again.take_side(c(), team_, s_);
       again.factor(false, true);
       __syncwarp();
-      again.put_r(r_, team_);
-      again.put_side(c_, team_, s_);
+      again.put_r(r(), team_);
+      again.put_side(c(), team_, s_);
       __syncwarp();
     }
   }
@@ -111,7 +107,7 @@ class LaneLeastSquares {
     for (int i = 0; i < n_; ++i) {
       const int exponent = take_from(exponent_, i, SIZE), row = take_from(column_, i, SIZE);
       const int power = (rank_ == n_ ? exponent : whole_) - side_exponent_;
-      if (lane_ < s_) to.at(team_, row, lane_) = scale_by_power(x_.at(team_, i, lane_), power);
+      if (lane_ < s_) to.at(team_, row, lane_) = scale_by_power(x().at(team_, i, lane_), power);
     }
   }
   JAXQR_FN void put_residual(R* residuals) const {
@@ -126,12 +122,12 @@ class LaneLeastSquares {
   JAXQR_FN void even_columns() {
     R largest = 0;
     for (int i = 0; i <= lane_ && lane_ < n_; ++i) {
-      largest = larger(largest, magnitude(r_.at(team_, i, lane_)));
+      largest = larger(largest, magnitude(r().at(team_, i, lane_)));
     }
     exponent_ = inverse_exponent(largest);
     size_ = 0;
     for (int i = 0; i <= lane_ && lane_ < n_; ++i) {
-      T& entry = r_.at(team_, i, lane_);
+      T& entry = r().at(team_, i, lane_);
       entry = scale_by_power(entry, exponent_);
       size_ += absolute_value(entry);
     }
@@ -148,11 +144,11 @@ class LaneLeastSquares {
   JAXQR_FN void solve_full_rank() {
     if (lane_ >= s_) return;
     for (int i = n_ - 1; i >= 0; --i) {
-      T sum = c_.at(team_, i, lane_);
+      T sum = c().at(team_, i, lane_);
       for (int j = i + 1; j < n_; ++j) {
-        sum = subtract_product(sum, r_.at(team_, i, j), x_.at(team_, j, lane_));
+        sum = subtract_product(sum, r().at(team_, i, j), x().at(team_, j, lane_));
       }
-      x_.at(team_, i, lane_) = divide_by_real(sum, real_part(r_.at(team_, i, i)));
+      x().at(team_, i, lane_) = divide_by_real(sum, real_part(r().at(team_, i, i)));
     }
   }
 
@@ -162,15 +158,15 @@ class LaneLeastSquares {
     put_leading_rows();
     __syncwarp();
     LaneQr<T, SIZE, false> rows(n_, n_, n_);
-    rows.take(z_, team_);
+    rows.take(z(), team_);
     rows.factor(false, true);
     __syncwarp();
-    rows.put_r(t_, team_);
-    rows.put_q(z_, team_, n_);
+    rows.put_r(t(), team_);
+    rows.put_q(z(), team_, n_);
     __syncwarp();
     // From here on R's columns, too, are multiplied by one power.
     for (int i = 0; rank_ < n_ && i <= lane_ && lane_ < n_; ++i) {
-      T& entry = r_.at(team_, i, lane_);
+      T& entry = r().at(team_, i, lane_);
       entry = scale_by_power(entry, whole_ - exponent_);
     }
     __syncwarp();
@@ -180,18 +176,18 @@ class LaneLeastSquares {
   JAXQR_FN void solve_transposed() {
     if (lane_ >= s_) return;
     for (int i = 0; i < rank_; ++i) {
-      T sum = c_.at(team_, i, lane_);
+      T sum = c().at(team_, i, lane_);
       for (int j = 0; j < i; ++j) {
-        sum = subtract_product(sum, conjugate(t_.at(team_, j, i)), c_.at(team_, j, lane_));
+        sum = subtract_product(sum, conjugate(t().at(team_, j, i)), c().at(team_, j, lane_));
       }
-      c_.at(team_, i, lane_) = divide_by_real(sum, real_part(t_.at(team_, i, i)));
+      c().at(team_, i, lane_) = divide_by_real(sum, real_part(t().at(team_, i, i)));
     }
     for (int i = 0; i < n_; ++i) {
       T sum = number<T>(0);
       for (int j = 0; j < rank_; ++j) {
-        sum = add_product(sum, z_.at(team_, i, j), c_.at(team_, j, lane_));
+        sum = add_product(sum, z().at(team_, i, j), c().at(team_, j, lane_));
       }
-      x_.at(team_, i, lane_) = sum;
+      x().at(team_, i, lane_) = sum;
     }
     find_rest();
   }
@@ -205,11 +201,11 @@ class LaneLeastSquares {
       if (lane_ >= n_) continue;
       T entry = number<T>(0);
       if (lane_ <= i && lane_ < rank_) {
-        entry = r_.at(team_, lane_, i);
+        entry = r().at(team_, lane_, i);
         if (own_ && i >= rank_ && absolute_value(entry) <= least) entry = number<T>(0);
         entry = scale_by_power(conjugate(entry), whole_ - exponent);
       }
-      z_.at(team_, i, lane_) = entry;
+      z().at(team_, i, lane_) = entry;
     }
   }
 
@@ -217,17 +213,31 @@ class LaneLeastSquares {
   JAXQR_FN void find_rest() {
     rest_ = 0;
     for (int i = rank_; i < n_; ++i) {
-      T sum = c_.at(team_, i, lane_);
+      T sum = c().at(team_, i, lane_);
       for (int j = i; j < n_; ++j) {
-        sum = subtract_product(sum, r_.at(team_, i, j), x_.at(team_, j, lane_));
+        sum = subtract_product(sum, r().at(team_, i, j), x().at(team_, j, lane_));
       }
       rest_ = add_square(rest_, sum);
     }
   }
 
+  // R; Z or what is to be factored; T; Q^H b; x. The first three are n x n.
+  JAXQR_FN Tiles<T> square(int number) const {
+    return {memory_ + number * kTeams * tile_entries(n_, n_), n_, n_, false};
+  }
+  JAXQR_FN Tiles<T> r() const { return square(0); }
+  JAXQR_FN Tiles<T> z() const { return square(1); }
+  JAXQR_FN Tiles<T> t() const { return square(2); }
+  JAXQR_FN Tiles<T> c() const {
+    return {memory_ + 3 * kTeams * tile_entries(n_, n_), n_, s_, false};
+  }
+  JAXQR_FN Tiles<T> x() const {
+    return {memory_ + kTeams * (3 * tile_entries(n_, n_) + tile_entries(n_, s_)), n_, s_, false};
+  }
+
+  T* const memory_;
   const int lane_ = threadIdx.x % SIZE, team_ = threadIdx.x % 32 / SIZE;
   const int n_, s_, k_;
-  const Tiles<T> r_, z_, t_, c_, x_;
   R tail_ = 0, rest_ = 0, size_ = 0;
   int side_exponent_ = 0, exponent_ = 0, whole_ = 0;
   int column_ = 0;  // of A, which has the lane's place

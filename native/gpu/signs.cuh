@@ -1,12 +1,13 @@
-// The signs that make a tall QR LAPACK's, from the leading square of a Q with any signs.
+// The signs that make the QR of a tall matrix LAPACK's, from the leading square of a Q with any signs,
+// and the triangles of which Householder's vectors are reconstructed.
 //
-// Householder's method, applied to a matrix with orthonormal columns Q, leaves R = S of signs, and
-// Q - S = -V T V_1^H S has the LU decomposition with L = V_1 (Ballard and others, IPDPS 2014). So the
-// signs come out of that elimination, one by one: each is opposite to the pivot, as larfg's beta is to
-// alpha, and no pivot is less than one.
+// Where S are the signs that LAPACK's R has more, Q S - I = L U holds V_1 = L and U = -T V_1^H, as
+// Q S = I - V T V^H (Ballard and others, IPDPS 2014). Each sign is found with its column of L: LAPACK's R
+// has the sign that its column's first entry, the pivot times beta, has not.
 //
-// data: 0 q (n, n), 1 below (n): whether Q has entries other than zero under the square; 2 signs (n).
-// sizes: 0 n, 1 bytes of shared memory for a warp. One warp for a matrix.
+// data: 0 q (n, n), 1 beta (n), real: the diagonal of R, zero where there was nothing to eliminate;
+// 2 signs (n), real; 3 L and U (n, n), packed. As long as beta is zero from the first column on, there
+// are no reflectors. sizes: 0 n, 1 bytes of shared memory. One warp for a matrix.
 #pragma once
 
 #include "gpu/arguments.h"
@@ -18,33 +19,37 @@ template <class T>
 JAXQR_FN void signs(const Arguments& arguments) {
   using R = Real<T>;
   const int n = arguments.sizes[0], lane = threadIdx.x % 32;
-  const long long which = static_cast<long long>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
-  if (which >= arguments.batch) return;
-  const Tiles<T> q(warp_memory<T>(arguments.sizes[1]), n, n, false);
-  const int* const below = static_cast<const int*>(arguments.data[1]) + which * n;
-  q.load(static_cast<const T*>(arguments.data[0]) + which * n * n, 1);
+  const long long which = blockIdx.x;
+  const Tiles<T> x(warp_memory<T>(arguments.sizes[1]), n, n, false);
+  const R* const beta = static_cast<const R*>(arguments.data[1]) + which * n;
+  R* const signs = static_cast<R*>(arguments.data[2]) + which * n;
+  x.load(static_cast<const T*>(arguments.data[0]) + which * n * n, 1);
   __syncwarp();
+  bool trivial = true;
   for (int j = 0; j < n; ++j) {
-    const T pivot = q.at(0, j, j);
-    bool zero = !below[j];
-    for (int i = j + 1 + lane; i < n; i += 32) {
-      const T entry = q.at(0, i, j);
-      zero = zero && real_part(entry) == 0 && imaginary_part(entry) == 0;
+    trivial = trivial && beta[j] == 0;
+    const T pivot = x.at(0, j, j);
+    const R real = real_part(pivot), sense = real == 0 ? beta[j] : real;
+    const bool negative = !trivial && sense > 0;
+    const T u = (negative ? -pivot : pivot) - number<T>(1);
+    const T factor = trivial ? number<T>(0) : invert(negative ? -u : u);
+    __syncwarp();  // all have read the pivot
+    for (int i = lane; i < n; i += 32) {
+      T& entry = x.at(0, i, j);
+      if (i > j) entry = entry * factor;
+      if (i < j && negative) entry = -entry;
+      if (i == j) entry = trivial ? number<T>(0) : u;
     }
-    // LAPACK takes the identity for a reflector with nothing to annihilate, and keeps the sign.
-    const bool trivial = __all_sync(kWarp, zero);
-    const R opposite = is_negative(real_part(pivot)) ? R(1) : R(-1), sign = trivial ? -opposite : opposite;
-    if (lane == 0) static_cast<T*>(arguments.data[2])[which * n + j] = number<T>(sign);
-    if (trivial) continue;  // the same for the whole warp
-    const T inverse = invert(pivot - number<T>(sign));
+    if (lane == 0) signs[j] = negative ? R(-1) : R(1);
+    __syncwarp();
     for (int i = j + 1 + lane; i < n; i += 32) {
-      const T factor = q.at(0, i, j) * inverse;
       for (int c = j + 1; c < n; ++c) {
-        q.at(0, i, c) = subtract_product(q.at(0, i, c), factor, q.at(0, j, c));
+        x.at(0, i, c) = subtract_product(x.at(0, i, c), x.at(0, i, j), x.at(0, j, c));
       }
     }
     __syncwarp();
   }
+  x.store(static_cast<T*>(arguments.data[3]) + which * n * n, 1);
 }
 
 }  // namespace jaxqr

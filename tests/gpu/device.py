@@ -17,7 +17,7 @@ every_dtype = pytest.mark.parametrize(
 # the custom calls that a program may make before it is compiled, by the beginning of their names
 OWN_CALLS = {
     "cpu": ("jaxqr_", "lapack_"),
-    "gpu": ("cusolver_", "hipsolver_"),
+    "gpu": ("cusolver_", "hipsolver_", "jaxqr_launch"),
     "tpu": ("Qr", "ProductOfElementaryHouseholderReflectors"),
 }[PLATFORM]
 

@@ -6,12 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
+from problems import problem
+
 NONE, EXACT, RANDOMIZED = range(3)  # of the kernels' enumeration of ways to pivot
 PIVOTING = (NONE, NONE, NONE, EXACT, RANDOMIZED)  # how often each is tried
 
 
 class Library:
     """The kernels' plain functions, on NumPy's arrays."""
+
+    problem = staticmethod(problem)
+
+    @staticmethod
+    def forms_whole_q(m, n):
+        """Whether to ask for all columns of Q."""
+        return n < m < 400
 
     def __init__(self, path):
         # by its path: importing the package would import JAX

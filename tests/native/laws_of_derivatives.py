@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from problems import adjoint, normal, problem
+from problems import adjoint, normal
 
 
 def derivatives(library, rng):
     """The tangent solves its equations, and the cotangent is its transpose."""
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     if max(m, n) > 300:
         batch, m, n = 1, min(m, 2000), min(n, 300)
     k, transposed = min(m, n), rng.random() < 0.5
@@ -57,7 +57,7 @@ def derivatives(library, rng):
 
 def not_finite_derivatives(library, rng):
     """What is not finite in a triangle or a (co)tangent stays in its matrix's derivatives."""
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     k, pivoted = min(m, n), bool(rng.random() < 0.5)
     q, r = np.linalg.qr(normal(rng, (batch, m, n), dtype))
     q, r, da = q.astype(dtype), np.triu(r).astype(dtype), normal(rng, (batch, m, n), dtype)

@@ -15,15 +15,15 @@ from problems import (
     norm,
     normal,
     of_spectrum,
-    problem,
 )
 
 
 def factorization(library, rng):
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     info, transposed, pivoting = np.finfo(dtype), rng.random() < 0.5, int(rng.choice(PIVOTING))
     a, regular = matrices(rng, dtype, batch, m, n)
-    names = ["q", "r", "h", "tau"] + ["p"] * (pivoting != NONE) + ["q_full"] * (n < m < 400)
+    names = ["q", "r", "h", "tau"] + ["p"] * (pivoting != NONE)
+    names += ["q_full"] * library.forms_whole_q(m, n)
     chosen = names if rng.random() < 0.5 else [x for x in names if rng.random() < 0.5]
     memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
     before = memory.copy()
@@ -64,7 +64,7 @@ def check_against_lapack(a, out, info):
 
 def pivots(library, rng):
     """The pivots are geqp3's, where no two columns come near each other."""
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     a = (normal(rng, (batch, m, n), dtype) * 1.5 ** (rng.permutation(n) % 40)).astype(dtype)
     transposed = rng.random() < 0.5
     memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
@@ -114,7 +114,7 @@ def random_pivots(library, rng):
 
 def reflectors(library, rng):
     """Forming and applying Q agree with the product of the reflectors, given one by one."""
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     m, n = max(m, n), min(m, n)
     if m > 300:
         m = 300
@@ -142,7 +142,7 @@ def reflectors(library, rng):
 
 def graded(library, rng):
     """Columns of any size are right each for itself, and pivots are chosen by their true norms."""
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     info, wide = np.finfo(dtype), np.result_type(dtype, np.float64)
     ends = info.maxexp - 24
     steps = rng.integers(-ends, ends, (batch, 1, n)) if rng.random() < 0.7 else -ends
@@ -171,7 +171,7 @@ def graded(library, rng):
 
 def not_finite(library, rng):
     """A NaN or an infinity stays in its own matrix."""
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     a = normal(rng, (batch, m, n), dtype)
     bad = rng.integers(batch)
     a[bad, rng.integers(m), rng.integers(n)] = rng.choice((np.nan, np.inf, -np.inf))

@@ -1,13 +1,31 @@
 """What the kernels of least squares obey."""
 
+from functools import partial
+from typing import NamedTuple
+
 import numpy as np
 
-from problems import adjoint, normal, problem
+from problems import adjoint, normal
 
 
-def least_squares(library, rng):
-    """The solution and the operations of the decomposition are those of the pseudo-inverse."""
-    dtype, batch, m, n = problem(rng)
+class Problem(NamedTuple):
+    """A matrix whose rank is beyond doubt, two right-hand sides, and what comes of them."""
+
+    a: np.ndarray
+    b: np.ndarray
+    u: np.ndarray
+    rank: int
+    pivoting: bool
+    rcond: float
+    inverse: np.ndarray
+    limit: float  # how far results may be from those that are expected
+
+    def assert_same(self, x, y, what):
+        assert x.shape == y.shape and np.all(np.abs(x - y) < self.limit), f"{what}, {self.rank}"
+
+
+def draw(library, rng):
+    dtype, batch, m, n = library.problem(rng)
     m, n, s = max(m, n), min(m, n), int(rng.choice((1, 1, 2, 5)))
     if m < 300:
         batch = min(batch, 40)
@@ -22,35 +40,44 @@ def least_squares(library, rng):
     a = a.astype(dtype)
     b, u = normal(rng, (batch, m, s), dtype), normal(rng, (batch, n, s), dtype)
     pivoting = rank < n or rng.random() < 0.7
-    rcond = 20 * m * float(info.eps)
     cut = 1e-13 if rank == n else 100 * m * float(info.eps)
     inverse = np.linalg.pinv(a.astype(wide), rcond=cut)
     size = max(1, np.abs(b).max(), np.abs(u).max()) * max(1, np.abs(inverse).max()) ** 2
     limit = 1000 * m * float(info.eps) * size
+    return Problem(a, b, u, rank, pivoting, 20 * m * float(info.eps), inverse, limit)
 
-    def same(x, y, what):
-        assert x.shape == y.shape and np.all(np.abs(x - y) < limit), f"{what}, rank {rank}"
 
-    want = inverse @ b
-    x, residuals, ranks = library.least_squares(a, b, rcond, pivoting=pivoting)
-    assert np.all(ranks == rank), f"rank {ranks}, not {rank}"
-    same(x, want, "x")
-    squares = np.sum(np.abs(b - a.astype(wide) @ want) ** 2, axis=-2)
+def least_squares(library, rng):
+    """The solution is that of the pseudo-inverse."""
+    given = draw(library, rng)
+    a, b, limit = given.a, given.b, given.limit
+    want = given.inverse @ b
+    x, residuals, ranks = library.least_squares(a, b, given.rcond, pivoting=given.pivoting)
+    assert np.all(ranks == given.rank), f"rank {ranks}, not {given.rank}"
+    given.assert_same(x, want, "x")
+    squares = np.sum(np.abs(b - a.astype(want.dtype) @ want) ** 2, axis=-2)
     assert np.all(np.abs(residuals - squares) < limit * (1 + squares)), "residuals"
-    twice = pivoting and rng.random() < 0.5
-    factors = library.decompose(a, rcond, pivoting=pivoting, twice=twice)
-    assert np.all(factors[5] == rank), "rank of the decomposition"
-    same(library.pseudoinverse(a, factors, "solve", b), want, "solve")
+
+
+def decomposition(library, rng):
+    """The operations of the decomposition are those of the pseudo-inverse."""
+    given = draw(library, rng)
+    a, b, u, inverse = given.a, given.b, given.u, given.inverse
+    twice = given.pivoting and rng.random() < 0.5
+    factors = library.decompose(a, given.rcond, pivoting=given.pivoting, twice=twice)
+    assert np.all(factors[5] == given.rank), "rank of the decomposition"
+    operate = partial(library.pseudoinverse, a, factors)
+    given.assert_same(operate("solve", b), inverse @ b, "solve")
     want = adjoint(inverse) @ u
-    same(library.pseudoinverse(a, factors, "solve_adjoint", u), want, "solve_adjoint")
-    same(library.pseudoinverse(a, factors, "gram", u), inverse @ want, "gram")
-    want = u - inverse @ (a.astype(wide) @ u)
-    same(library.pseudoinverse(a, factors, "null", u), want, "null")
+    given.assert_same(operate("solve_adjoint", u), want, "solve_adjoint")
+    given.assert_same(operate("gram", u), inverse @ want, "gram")
+    want = u - inverse @ (a.astype(inverse.dtype) @ u)
+    given.assert_same(operate("null", u), want, "null")
 
 
 def dependent(library, rng):
     """A multiple of a column does not count beside it, but the larger of the two; the rest does."""
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     m, n = max(m, n, 2), max(2, min(m, n))
     batch = min(batch, 40)
     a = normal(rng, (batch, m, n), dtype)
@@ -72,7 +99,7 @@ def dependent(library, rng):
 
 def not_finite_sides(library, rng):
     """What is not finite in a column of b stays in its column of x."""
-    dtype, batch, m, n = problem(rng)
+    dtype, batch, m, n = library.problem(rng)
     m, n, s = max(m, n), min(m, n), int(rng.integers(2, 6))
     batch = min(batch, 40)
     a, b = normal(rng, (batch, m, n), dtype), normal(rng, (batch, m, s), dtype)

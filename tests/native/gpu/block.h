@@ -103,13 +103,16 @@ class Block {
     threadIdx = first.index;
     begin_.come();
     main_.switch_to(*first.fiber);
-    end_.leave();
     running = nullptr;
     body_ = nullptr;
     if (!thrown_) return;
+    end_.leave();
     threads_.clear();  // their stacks hold unfinished calls
     std::rethrow_exception(std::exchange(thrown_, nullptr));
   }
+
+  // All blocks that were run are done. Among themselves they are not ordered.
+  void end_grid() { end_.leave(); }
 
   Thread& self() { return threads_[current_]; }
   int lane() const { return current_ % kWarp; }

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <stdint.h>
 
+#include <list>
 #include <type_traits>
 
 #include "block.h"
@@ -96,16 +97,19 @@ inline void launch(const std::function<void()>& kernel, dim3 grid, dim3 block, s
   require(grid.x > 0 && grid.x <= kMostBlocks, "blocks", grid.x, kMostBlocks);
   require(grid.y == 1 && grid.z == 1, "rows of blocks", size_t{grid.y} * grid.z, 1);
   static thread_local Block fibers;
-  SharedMemory memory(shared_bytes);
-  dynamic_shared_memory = memory.begin();
+  std::list<SharedMemory> memories;  // one for all blocks, or for each
   blockDim = block, gridDim = grid;
+  const Unseen unseen;
   for (unsigned b = 0; b < grid.x; ++b) {
+    if (memories.empty() || kSeesRaces) memories.emplace_back(shared_bytes);
     // the blocks of a grid, too, come in any order
     blockIdx = {order == Order::kForwards ? b : grid.x - 1 - b, 0, 0};
-    memory.fill();
+    dynamic_shared_memory = memories.back().begin();
+    memories.back().fill();
     fibers.run(block, order, kernel);
-    memory.check();
+    memories.back().check();
   }
+  fibers.end_grid();
 }
 
 inline Block& block() {

@@ -115,14 +115,10 @@ class Fiber {
   }
   // One with a stack of its own. Below the stack is a page that nothing can write to.
   explicit Fiber(size_t bytes) : bytes_(bytes), guard_(sysconf(_SC_PAGESIZE)) {
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    void* memory = mmap(nullptr, bytes_ + guard_, PROT_READ | PROT_WRITE, flags, -1, 0);
+    void* memory = mmap(nullptr, bytes_ + guard_, PROT_READ | PROT_WRITE, kMapping, -1, 0);
     if (memory == MAP_FAILED) throw std::bad_alloc();
     mprotect(memory, guard_, PROT_NONE);
     stack_ = static_cast<char*>(memory) + guard_;
-#ifdef __SANITIZE_THREAD__
-    tsan_ = __tsan_create_fiber(0);
-#endif
   }
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
@@ -132,7 +128,7 @@ class Fiber {
     ASAN_UNPOISON_MEMORY_REGION(stack_, bytes_);  // frames that were never left
 #endif
 #ifdef __SANITIZE_THREAD__
-    __tsan_destroy_fiber(tsan_);
+    if (tsan_) __tsan_destroy_fiber(tsan_);
 #endif
     munmap(stack_ - guard_, bytes_ + guard_);
   }
@@ -140,6 +136,11 @@ class Fiber {
   // Start at `entry`, which may not return, when it is switched to next.
   void prepare(Entry entry) {
     fake_stack_ = nullptr;
+#ifdef __SANITIZE_THREAD__  // to it every use of the fiber is a new thread, on new memory
+    if (tsan_) __tsan_destroy_fiber(tsan_);
+    tsan_ = __tsan_create_fiber(0);
+    mmap(stack_, bytes_, PROT_READ | PROT_WRITE, kMapping | MAP_FIXED, -1, 0);
+#endif
 #if defined(JAXQR_UCONTEXT)
     getcontext(&context_);
     context_.uc_stack.ss_sp = stack_, context_.uc_stack.ss_size = bytes_;
@@ -166,8 +167,7 @@ class Fiber {
     __sanitizer_start_switch_fiber(last ? nullptr : &fake_stack_, other.stack_, other.bytes_);
 #endif
 #ifdef __SANITIZE_THREAD__
-    __tsan_switch_to_fiber(other.tsan_,
-                           guard_ && other.guard_ ? __tsan_switch_to_fiber_no_sync : 0);
+    __tsan_switch_to_fiber(other.tsan_, __tsan_switch_to_fiber_no_sync);
 #endif
     other.from_ = this;
 #ifdef JAXQR_UCONTEXT
@@ -193,6 +193,7 @@ class Fiber {
   }
 
  private:
+  static constexpr int kMapping = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   char* stack_ = nullptr;
   size_t bytes_ = 0, guard_ = 0;
   void* fake_stack_ = nullptr;

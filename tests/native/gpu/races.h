@@ -1,6 +1,7 @@
 // What the thread sanitizer is told, to which the fibers of a block are threads: which of them wait
 // for which, and that the emulation itself is to be left out. So it finds every pair of accesses to
-// shared or global memory that no barrier orders, in whatever order they happened to run.
+// shared or global memory that no barrier orders, in whatever order they happened to run, also of
+// different blocks. (Static shared memory, which is one for all blocks here, looks like a race.)
 #pragma once
 
 #ifdef __SANITIZE_THREAD__
@@ -15,6 +16,12 @@ void AnnotateIgnoreWritesEnd(const char* file, int line);
 #endif
 
 namespace emulate {
+
+#ifdef __SANITIZE_THREAD__
+constexpr bool kSeesRaces = true;
+#else
+constexpr bool kSeesRaces = false;
+#endif
 
 // What was done before come() is before what is done after a leave() of the same token.
 class Token {
