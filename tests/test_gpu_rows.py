@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import sanitizers
-from gpu_kernels import GpuLibrary, run
+from gpu_kernels import GpuLibrary
+from gpu_rows import SHAPES, check, factor, form_t, outputs_of, unpack
 from grades import all_grades, assert_columns, ordinary, power_of_two, well_conditioned
 from jaxqr._lowering.cuda_instances import ROW_SIZES
 from jaxqr._lowering.cuda_plans import Form, limit_rows, plan_rows
@@ -24,72 +25,14 @@ from matrices import (
 )
 
 pytestmark = pytest.mark.skipif(sanitizers.COMPILER is None, reason="no compiler")
-OUTPUTS = ("q", "r", "h", "tau", "t")
-# one or more rows on a thread, of one warp and of several, of which the last is not full
-SHAPES = ((7, 7), (33, 1), (40, 8), (64, 13), (32, 32), (100, 20), (133, 32), (200, 16), (250, 5))
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 either_way = pytest.mark.parametrize("pivoted", [False, True], ids=["plain", "pivoted"])
 both_layouts = pytest.mark.parametrize("transposed", [False, True], ids=["by rows", "by columns"])
 
 
-def factor(a, outputs=OUTPUTS, *, pivoted=False, transposed=False, free=None, backwards=False):
-    """Results by name, as matrices of the order of `a`."""
-    _, m, n = a.shape
-    plan = plan_rows(m, n, str(a.dtype), Form((*outputs,), pivoted, transposed, free))
-    shapes = {"q": (m, n), "r": (n, n), "h": (m, n), "tau": (n,), "p": (n,), "t": (n, n)}
-    order = slice(None, None, -1) if transposed else slice(None)
-    results = [(shapes[name][order], np.int32 if name == "p" else a.dtype) for name in outputs]
-    memory = np.swapaxes(a, 1, 2) if transposed else a
-    found = run(plan, [memory], results, backwards=backwards)
-    matrices = [np.swapaxes(x, 1, 2) if transposed and x.ndim == 3 else x for x in found]
-    return dict(zip(outputs, matrices, strict=True))
-
-
-def outputs_of(pivoted):
-    return (*OUTPUTS, "p") if pivoted else OUTPUTS
-
-
 def assert_same(got, want, names=None):
     for name in names or got:
         np.testing.assert_array_equal(got[name], want[name], err_msg=name)
-
-
-def unpack(h):
-    """V, unit lower trapezoidal."""
-    v = np.tril(double(h), -1)
-    np.fill_diagonal(v, 1)
-    return v
-
-
-def form_t(v, tau):
-    """T of I - V T V^H, column by column."""
-    t, products = np.diag(double(tau)), v.conj().T @ v
-    for j in range(len(tau)):
-        t[:j, j] = -tau[j] * (t[:j, :j] @ products[:j, j])
-    return t
-
-
-def assert_compact(q, h, tau, t):
-    """Reflectors, T and Q stand for the same."""
-    v, scale = unpack(h), len(t) * np.finfo(h.dtype).eps
-    np.testing.assert_allclose(t, form_t(v, tau), rtol=0, atol=LIMIT * scale)
-    assert np.all(np.tril(t, -1) == 0)
-    formed = np.eye(*h.shape) - v @ double(t) @ v[: len(t)].conj().T
-    np.testing.assert_allclose(q, formed, rtol=0, atol=LIMIT * scale)
-
-
-def check(a, pivoted, **options):
-    """All that is found for matrices is right, and goes together."""
-    out = factor(a, outputs_of(pivoted), pivoted=pivoted, **options)
-    if pivoted:
-        p = out["p"]
-        assert np.array_equal(np.sort(p, axis=-1), np.broadcast_to(np.arange(a.shape[2]), p.shape))
-        a = np.take_along_axis(a, p[:, None], axis=-1)
-    assert_factored(out["q"], out["r"], a, pivoting=pivoted)
-    np.testing.assert_array_equal(np.triu(out["h"][:, : a.shape[2]]), out["r"])
-    for q, h, tau, t in zip(*(out[name] for name in ("q", "h", "tau", "t")), strict=True):
-        assert_compact(q, h, tau, t)
-    return out
 
 
 # ------------------------------------------------------------------------------- LAPACK's

@@ -11,6 +11,7 @@ import scipy.linalg
 import jaxqr
 from foreign_platform import lowered_for, targets
 from jaxqr._lowering import kernels
+from jaxqr._lowering.sketch_pivots import find_sketch_pivots
 from laws import assert_factors, factors, mostly_nightly, quickly
 from matrices import (
     DTYPES,
@@ -202,6 +203,25 @@ def test_it_is_made_of_a_platforms_own_routines():
     q, r, p = quickly(exported.call, a)
     assert residual_ratio(np.take_along_axis(a, np.asarray(p)[:, None, :], -1), q @ r) < LIMIT
     assert orthogonality_ratio(q) < LIMIT
+
+
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
+def test_pivots_of_a_sketch_are_those_of_reflectors(dtype):
+    """Of columns of any size, the first of equal ones, and in a permutation whatever comes."""
+    a, count = normal((5, 12, 40), dtype), 10
+    a[1] *= 10.0 ** -np.random.default_rng(0).permutation(np.linspace(0, 30, 40))
+    a[2, :, 7:] = 0
+    a[3] = 0
+    a[4, 3, 5] = np.nan
+    exported = lowered_for(["oneapi"], lambda a: find_sketch_pivots(a, count), a)
+    assert targets(exported) == set()
+    p = np.asarray(quickly(exported.call, a))
+    np.testing.assert_array_equal(np.sort(p), np.broadcast_to(np.arange(40), p.shape))
+    for got, y in zip(p[:2], a[:2].astype(np.promote_types(dtype, "float64")), strict=True):
+        want = scipy.linalg.qr(y, mode="r", pivoting=True)[1]
+        np.testing.assert_array_equal(got[:count], want[:count])
+    assert set(p[2, :7]) == set(range(7))
+    np.testing.assert_array_equal(p[3], np.arange(40))
 
 
 def test_a_sharded_batch_stays_where_it_is():

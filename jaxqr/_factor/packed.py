@@ -16,7 +16,7 @@ from jax.core import min_dim
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import make_primitive
-from jaxqr._lowering import cuda, cuda_pivoted, kernels, portable
+from jaxqr._lowering import kernels, portable
 from jaxqr._lowering.blocked import BLOCKED
 from jaxqr._lowering.lapack import CUSOLVER, HIPSOLVER, LAPACK
 from jaxqr._lowering.xla_qr import XLA
@@ -86,40 +86,16 @@ geqrf_p = make_primitive(
     platforms=_platforms("geqrf"),
     exported={"cuda": CUSOLVER.geqrf},  # it may run where the package's own kernels are not
 )
+# A loop on a GPU that asks whether it goes on makes its host wait.
+_geqp3_of_gpus = partial(portable.geqp3, ask=False)
 geqp3_p = make_primitive(
     "geqp3",
     core_ranks=(2,),
     results=_geqp3_results,
     body=portable.geqp3,
-    platforms={
-        # a GPU's loops ask their host whether they go on
-        **dict.fromkeys(("cuda", "rocm"), partial(portable.geqp3, ask=False)),
-        **_platforms("geqp3"),
-    },
+    platforms={"rocm": _geqp3_of_gpus, **_platforms("geqp3")},
     # Whoever exports a program must name its calls, so this is one call of the matrix's dtype.
-    exported={"cpu": LAPACK.geqp3_of_even_columns, "cuda": portable.geqp3},
-)
-
-
-def _choose_by_geqp3(a: Array, *, count: int) -> list[Array]:
-    del count  # all of them cost little more
-    return [geqp3_p.bind(a)[2]]
-
-
-def _choose_on_cuda(a: Array, *, count: int) -> list[Array]:
-    if not cuda.available():
-        return _choose_by_geqp3(a, count=count)
-    return [cuda_pivoted.choose_pivots(a, count)]
-
-
-# An order of the columns in which the first `count` of geqp3's pivots come first.
-pivots_p = make_primitive(
-    "pivots",
-    core_ranks=(2,),
-    results=lambda a, *, count: [((a[1],), jnp.int32)],
-    body=_choose_by_geqp3,
-    platforms={"cuda": _choose_on_cuda},
-    exported={"cuda": _choose_by_geqp3},
+    exported={"cpu": LAPACK.geqp3_of_even_columns, "cuda": _geqp3_of_gpus},
 )
 # It is linear in no operand, so its whole derivative is that of the body.
 orgqr_p = make_primitive(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxqr._core.algebra import mm, where
-from jaxqr._factor.packed import geqp3_p, geqrf_p, pivots_p
+from jaxqr._factor.packed import geqp3_p, geqrf_p
 from jaxqr._lowering.by_columns import (
     Factors,
     factor_in_stages,
@@ -27,6 +27,7 @@ from jaxqr._lowering.by_columns import (
     take_entries,
 )
 from jaxqr._lowering.compact_wy import apply_block, form_t, take_rows, unpack_panel
+from jaxqr._lowering.sketch_pivots import find_sketch_pivots
 
 WIDTH = 64  # columns of a block
 OVERSAMPLING = 8  # rows that a sketch has more
@@ -77,7 +78,7 @@ def _choose_order(at: Array, first: Array) -> Array:
     y = mm(at, _draw(m, WIDTH + OVERSAMPLING, first, at.dtype))
     # Columns that are done go to the end as zeros: among zeros the first is taken as the pivot.
     y = jnp.roll(where(places(y, -2) >= first, y), -first, axis=-2)
-    (p,) = pivots_p.bind(y.mT, count=WIDTH)
+    p = find_sketch_pivots(y.mT, WIDTH)
     return lax.rem(jnp.roll(p, first, axis=-1) + first, jnp.int32(n))
 
 

@@ -11,6 +11,7 @@ are pieces of portable programs, for which a platform may have a kernel.
   off the CPU). `compact_wy` multiplies by its reflectors, many at a time.
 - `panel`: a few columns, the piece that blocks are made of. `blocked`: what CUDA makes of it.
 - `pivot_step`: one step of column pivoting, the piece that its blocks are made of.
+- `sketch_pivots`: the pivots of a sketch, which randomized pivoting takes.
 - `reconstruction`: LAPACK's signs and reflectors of a Q that was found otherwise.
 - `unrolled`: tiny matrices without a loop.
 - `cuda`: which shapes the package's own kernels for CUDA serve.

@@ -45,7 +45,7 @@ class Blocked:
 
     def geqp3(self, a: Array) -> list[Array]:
         """Factor with column pivoting; give (h, tau, p), p counted from 0."""
-        return cuda_pivoted.geqp3(a) if cuda.available() else portable.geqp3(a)
+        return cuda_pivoted.geqp3(a) if cuda.available() else portable.geqp3(a, ask=False)
 
     def orgqr(self, h: Array, tau: Array) -> list[Array]:
         """Form the leading columns of Q."""

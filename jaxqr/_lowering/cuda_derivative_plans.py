@@ -18,9 +18,9 @@ from jaxqr._lowering.cuda_plans import SHARED_MEMORY, Launch, round_up
 
 MOST_ROWS = 1024  # products of matrices do better for more
 WARP_MEMORY = 16 << 10  # bytes for a warp, so that many warps are there at a time
-# By the size of an entry. More than 64 kB are not on all devices.
-BLOCK_MEMORY = {4: SHARED_MEMORY, 8: 64 << 10, 16: 64 << 10}
-ROWS = (4, 8, 16, 32, 64, 128, 192, 256, 320, 384, 448, 512)  # in memory: they fill warps
+LARGEST_MEMORY = 64 << 10  # bytes for a block: not all devices have more
+BLOCK_MEMORY = {4: SHARED_MEMORY, 8: LARGEST_MEMORY, 16: LARGEST_MEMORY}  # by an entry's size
+ROWS = (4, 8, 12, 16, 32, 64, 128, 192, 256, 320, 384, 448, 512)  # in memory: they fill warps
 
 _TANGENT_SLOTS = {"q": 3, "r": 4}
 _COTANGENT_SLOTS = {"q": 2, "r": 3}
@@ -53,6 +53,8 @@ def _plan(
     teams = DERIVATIVE_THREADS // team if team <= WARP else 1
     while teams > 1 and teams * team > WARP and teams * of_team > SHARED_MEMORY:
         teams //= 2
+    if teams * of_team > LARGEST_MEMORY:
+        return None
     return Launch(
         name_kernel(name, dtype, size),
         teams * team,

@@ -38,34 +38,33 @@ class Derivative {
 
   JAXQR_FN int padded_k() const { return MOST == 4 ? 4 : (k + 3) / 4 * 4; }
   JAXQR_FN int ranges() const { return DEEP && MOST > 4 ? (m + rows - 1) / rows : 1; }
-  JAXQR_FN RowRange range(int number) const {
-    const int first = number * rows;
+  // All rows of a deep matrix are visited twice, there and back: the last are still in memory then.
+  JAXQR_FN RowRange range(int visit) const {
+    const int first = rows * (visit < ranges() ? visit : 2 * ranges() - 1 - visit);
     return {first, m - first < rows ? m - first : rows, m};
   }
   JAXQR_FN RowRange all_of_r() const { return {0, k, k}; }
 
-  // Load R and the first rows of Q, and find the point.
+  // Load R and find the point.
   JAXQR_FN void begin(const Arguments& arguments) {
     clear();
-    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(),
-                [](const Four<T>& entries, int, int) { return entries; });
-    copies.load(static_cast<const T*>(arguments.data[0]), range(0), q);
+    load_r(arguments, 1);
     team.synchronize();
     triangle.find_point(pivoted);
     point = *triangle.point();
   }
-
-  // Load rows of a matrix that the scale multiplies.
-  JAXQR_FN void load_scaled(const void* from, RowRange those, const Matrix& to) const {
-    const auto scale = [&](Four<T> entries, int, int) { return scale_by(entries, point.scale); };
-    copies.load(static_cast<const T*>(from), those, to, those.count, scale);
+  JAXQR_FN void load_r(const Arguments& arguments, R scale) const {
+    const auto change = [&](const Four<T>& entries, int, int) { return scale_by(entries, scale); };
+    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(), change);
   }
 
-  // Load R again after rows of it were made zero.
-  JAXQR_FN void restore_r(const Arguments& arguments) const {
-    if (triangle.all_count()) return;
-    const auto scale = [&](Four<T> entries, int, int) { return scale_by(entries, point.scale); };
-    copies.load(static_cast<const T*>(arguments.data[1]), all_of_r(), r, padded_k(), scale);
+  // Load rows of Q, and of a matrix, if there is one, times `scale`.
+  JAXQR_FN void load_rows(const Arguments& arguments, const void* from, RowRange those,
+                          const Matrix& to, R scale) const {
+    const auto change = [&](const Four<T>& entries, int, int) { return scale_by(entries, scale); };
+    copies.load(static_cast<const T*>(arguments.data[0]), those, q);
+    if (from) copies.load(static_cast<const T*>(from), those, to, those.count, change);
+    team.synchronize();
   }
 
   // R_b of (8.6) in e: what of a cotangent pairs with a triangle with a real diagonal.
@@ -164,64 +163,58 @@ JAXQR_FN void form_deep_dr(const Derivative<T, MOST, true>& d) {
   });
 }
 
-// dQ = B_c - Q Psi. The last rows are there.
+// Psi, and dR, from E, or from Q^H dA if that is in e.
 template <class T, int MOST>
-JAXQR_FN void finish_deep_dq(const Derivative<T, MOST, true>& d, const T* q, T* dq) {
-  for (int number = d.ranges() - 1; number >= 0; --number) {
-    const RowRange range = d.range(number);
-    if (number < d.ranges() - 1) {
-      d.copies.load(q, range, d.q);
-      d.copies.load(dq, range, d.x);
-      d.team.synchronize();
-    }
-    const auto subtract = [&](const Four<T>& product, int i, int g) {
-      d.x.put(i, g, d.keep_counted(d.x.get(i, g), g) - product);
-    };
-    for_products<false, Kind::kUpper>(d.team, d.q, range.count, d.w, subtract);
-    d.team.synchronize();
-    d.copies.store(d.x, range, dq);
+JAXQR_FN void finish_squares(const Derivative<T, MOST, true>& d, const Arguments& arguments) {
+  T* const dr = static_cast<T*>(arguments.data[4]);
+  if (!arguments.data[3]) {
+    d.triangle.solve_right(d.e, d.e, d.k);
     d.team.synchronize();
   }
+  if (dr && !d.triangle.all_count()) d.load_r(arguments, d.point.scale);
+  form_psi(d);
+  d.team.synchronize();
+  if (!dr) return;
+  form_deep_dr(d);
+  d.team.synchronize();
+  d.copies.store(d.e, d.all_of_r(), dr);
 }
 
-// (8.5). If there is more than one range of rows, B = dA R_m^-1 waits in the place of dQ. If dQ is
-// not wanted, the solve is that of Q^H dA, which has less rows.
+// (8.5). On the way there B = dA R_m^-1 is found, which waits in the place of dQ, and E. If dQ is not
+// wanted, the solve is that of Q^H dA, which has less rows.
 template <class T, int MOST>
 JAXQR_FN void compute_deep_tangent(const Arguments& arguments) {
   Derivative<T, MOST, true> d(arguments);
   d.begin(arguments);
   d.triangle.restrict_rows();
-  const T* const q = static_cast<const T*>(arguments.data[0]);
-  T *const dq = static_cast<T*>(arguments.data[3]), *const dr = static_cast<T*>(arguments.data[4]);
-  const int last = d.ranges() - 1;
-  for (int number = 0; number <= last; ++number) {
-    const RowRange range = d.range(number);
-    if (number > 0) d.copies.load(q, range, d.q);
-    d.load_scaled(arguments.data[2], range, d.x);
-    d.team.synchronize();
-    if (dq) {
-      d.triangle.solve_right(d.x, d.x, range.count);
-      d.team.synchronize();
+  T* const dq = static_cast<T*>(arguments.data[3]);
+  const int ranges = d.ranges();
+#pragma unroll 1
+  for (int visit = 0; visit < 2 * ranges; ++visit) {
+    const bool back = visit >= ranges;
+    const RowRange range = d.range(visit);
+    if (visit != ranges) {
+      d.load_rows(arguments, back ? dq : arguments.data[2], range, d.x, back ? 1 : d.point.scale);
+    } else {
+      finish_squares(d, arguments);
+      if (!dq) return;
     }
-    InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, range.count);
-    if (dq && number < last) {
+    if (back) {  // dQ = B_c - Q Psi
+      const auto subtract = [&](const Four<T>& product, int i, int g) {
+        d.x.put(i, g, d.keep_counted(d.x.get(i, g), g) - product);
+      };
+      for_products<false, Kind::kUpper>(d.team, d.q, range.count, d.w, subtract);
+      d.team.synchronize();
+    } else {
+      if (dq) d.triangle.solve_right(d.x, d.x, range.count);
+      d.team.synchronize();
+      InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, range.count);
+    }
+    if (dq && visit != ranges - 1) {
       d.copies.store(d.x, range, dq);
       d.team.synchronize();
     }
   }
-  if (!dq) {
-    d.triangle.solve_right(d.e, d.e, d.k);
-    d.team.synchronize();
-  }
-  if (dr) d.restore_r(arguments);
-  form_psi(d);
-  d.team.synchronize();
-  if (dr) {
-    form_deep_dr(d);
-    d.team.synchronize();
-    d.copies.store(d.e, d.all_of_r(), dr);
-  }
-  if (dq) finish_deep_dq(d, q, dq);
 }
 
 // Omega = skw(E_c) of (8.7) in `square`, of E in w. Behind its rows are zeros, as are in w.
@@ -247,12 +240,11 @@ JAXQR_FN void compute_wide_tangent(const Arguments& arguments) {
   d.begin(arguments);
   d.triangle.restrict_rows();
   T *const dq = static_cast<T*>(arguments.data[3]), *const dr = static_cast<T*>(arguments.data[4]);
-  d.load_scaled(arguments.data[2], d.range(0), d.x);
-  d.team.synchronize();
+  d.load_rows(arguments, arguments.data[2], d.range(0), d.x, d.point.scale);
   InnerProducts<true, T, MOST>(d.team, d.q, d.x).add_to(d.e, d.m);
   d.triangle.solve_right(d.e, d.w, d.k);
   d.team.synchronize();
-  if (dr) d.restore_r(arguments);
+  if (dr && !d.triangle.all_count()) d.load_r(arguments, d.point.scale);
   form_omega(d);
   d.team.synchronize();
   if (dr) {
@@ -308,15 +300,29 @@ JAXQR_FN void form_ebar(const Derivative<T, MOST, true>& d, bool with_rbar) {
   });
 }
 
-// Abar = (Qbar_c + Q Ebar) R_m^-H. The last rows are there, or without Qbar the first.
+// (8.6). On the way there Qbar^H Q is found; without Qbar there is only the way back, and Ebar R_m^-H
+// takes the place of Ebar: a solve with less rows.
 template <class T, int MOST>
-JAXQR_FN void finish_deep_abar(const Derivative<T, MOST, true>& d, const Arguments& arguments) {
+JAXQR_FN void compute_deep_cotangent(const Arguments& arguments) {
+  Derivative<T, MOST, true> d(arguments);
+  d.begin(arguments);
   const void* const qbar = arguments.data[2];
-  for (int step = 0; step < d.ranges(); ++step) {
-    const RowRange range = d.range(qbar ? d.ranges() - 1 - step : step);
-    if (step > 0) {
-      d.copies.load(static_cast<const T*>(arguments.data[0]), range, d.q);
-      if (qbar) d.load_scaled(qbar, range, d.x);
+  if (arguments.data[3]) d.load_rbar(arguments.data[3]);
+  const int ranges = d.ranges();
+#pragma unroll 1
+  for (int visit = qbar ? 0 : ranges; visit < 2 * ranges; ++visit) {
+    const RowRange range = d.range(visit);
+    if (visit != ranges || !qbar) d.load_rows(arguments, qbar, range, d.x, d.point.scale);
+    if (visit < ranges) {
+      InnerProducts<false, T, MOST>(d.team, d.x, d.q).add_to(d.w, range.count);
+      continue;
+    }
+    if (visit == ranges) {
+      form_ebar(d, arguments.data[3]);
+      d.team.synchronize();
+    }
+    if (visit == ranges && !qbar) {
+      d.triangle.solve_right_transposed(d.e, d.k);
       d.team.synchronize();
     }
     const auto add = [&](const Four<T>& product, int i, int g) {
@@ -324,41 +330,11 @@ JAXQR_FN void finish_deep_abar(const Derivative<T, MOST, true>& d, const Argumen
     };
     for_products<true, Kind::kAny>(d.team, d.q, range.count, d.e, add);
     d.team.synchronize();
-    if (qbar) {
-      d.triangle.solve_right_transposed(d.x, range.count);
-      d.team.synchronize();
-    }
+    if (qbar) d.triangle.solve_right_transposed(d.x, range.count);
+    d.team.synchronize();
     d.copies.store(d.x, range, static_cast<T*>(arguments.data[4]));
     d.team.synchronize();
   }
-}
-
-// (8.6). Where there is no Qbar, Ebar R_m^-H takes the place of Ebar: a solve with less rows.
-template <class T, int MOST>
-JAXQR_FN void compute_deep_cotangent(const Arguments& arguments) {
-  Derivative<T, MOST, true> d(arguments);
-  d.begin(arguments);
-  const T* const q = static_cast<const T*>(arguments.data[0]);
-  const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
-  if (rbar) d.load_rbar(rbar);
-  if (qbar) {
-    for (int number = 0; number < d.ranges(); ++number) {
-      const RowRange range = d.range(number);
-      if (number > 0) d.copies.load(q, range, d.q);
-      d.load_scaled(qbar, range, d.x);
-      d.team.synchronize();
-      InnerProducts<false, T, MOST>(d.team, d.x, d.q).add_to(d.w, range.count);
-    }
-  } else {
-    d.team.synchronize();
-  }
-  form_ebar(d, rbar);
-  d.team.synchronize();
-  if (!qbar) {
-    d.triangle.solve_right_transposed(d.e, d.k);
-    d.team.synchronize();
-  }
-  finish_deep_abar(d, arguments);
 }
 
 // skw*(X)_c of (8.7), lower triangular, in `square`, of X = Q^H Qbar - R_b R^H, whose first term is
@@ -392,8 +368,7 @@ JAXQR_FN void compute_wide_cotangent(const Arguments& arguments) {
   d.begin(arguments);
   const void *const qbar = arguments.data[2], *const rbar = arguments.data[3];
   if (rbar) d.load_rbar(rbar);
-  if (qbar) d.load_scaled(qbar, d.range(0), d.square);
-  d.team.synchronize();
+  d.load_rows(arguments, qbar, d.range(0), d.square, d.point.scale);
   if (qbar) InnerProducts<false, T, MOST>(d.team, d.q, d.square).add_to(d.w, d.m);
   form_skw_adjoint(d, rbar);
   d.team.synchronize();
