@@ -59,8 +59,9 @@ PROCESSOR_LIBRARY = "libjaxqr-processor.so"
 LAUNCHER = SOURCES / "gpu"
 LAUNCHER_LIBRARY = "libjaxqr-cuda.so"
 PTX = TARGET / "ptx"
-# It writes PTX that drivers load from 535 on.
-CUDA_COMPILER = "nvidia-cuda-nvrtc-cu12==12.2.140"
+# They write PTX that drivers load from 535 on, or from 545 on where the former does not exist.
+CUDA_COMPILERS = {"x86_64": "nvidia-cuda-nvrtc-cu12==12.2.140"}
+CUDA_COMPILER = CUDA_COMPILERS.get(platform.machine(), "nvidia-cuda-nvrtc-cu12==12.3.107")
 
 # The libraries, by the names that the package loads them under, in the order of what
 # native/processor/instruction_set.cc returns. The levels are those of the x86-64 ABI: it looks for

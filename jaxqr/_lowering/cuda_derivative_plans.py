@@ -20,7 +20,7 @@ MOST_ROWS = 1024  # products of matrices do better for more
 WARP_MEMORY = 16 << 10  # bytes for a warp, so that many warps are there at a time
 LARGEST_MEMORY = 64 << 10  # bytes for a block: not all devices have more
 BLOCK_MEMORY = {4: SHARED_MEMORY, 8: LARGEST_MEMORY, 16: LARGEST_MEMORY}  # by an entry's size
-ROWS = (4, 8, 16, 32, 64, 128, 192, 256, 320, 384, 448, 512)  # in memory: they fill warps
+ROWS = (4, 8, 12, 16, 32, 64, 128, 192, 256, 320, 384, 448, 512)  # in memory: they fill warps
 
 _TANGENT_SLOTS = {"q": 3, "r": 4}
 _COTANGENT_SLOTS = {"q": 2, "r": 3}

@@ -25,8 +25,10 @@ LEAST_SQUARES_THREADS = 64
 ROW_THREADS = 256
 PIVOT_COLUMN_THREADS = 512
 PIVOT_ROW_THREADS = 256
-
 DERIVATIVE_THREADS = 128
+# Told of larger blocks, the compiler takes up to 128 registers; else it would rather spill some
+# than have one block less on a multiprocessor.
+_TOLD_DERIVATIVE_THREADS = 512
 
 LANE_SIZES = (4, 8, 16, 32)  # lanes of a team: the most rows, and the most columns
 ROW_SIZES = (8, 16, 32)  # the most columns
@@ -91,10 +93,15 @@ def _list_rows(dtype: str) -> list[Instance]:
     ]
 
 
+def _tell_derivative_threads(dtype: str, size: int) -> int:
+    large = size == MOST_COLUMNS and dtype != "complex128"  # which needs more than 128 registers
+    return _TOLD_DERIVATIVE_THREADS if large else DERIVATIVE_THREADS
+
+
 def _list_others(dtype: str) -> list[Instance]:
     return [
         *(
-            _make(name, dtype, DERIVATIVE_THREADS, size)
+            _make(name, dtype, _tell_derivative_threads(dtype, size), size)
             for name in ("qr_jvp", "qr_vjp")
             for size in DERIVATIVE_SIZES
         ),

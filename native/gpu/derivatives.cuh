@@ -189,7 +189,7 @@ JAXQR_FN void compute_deep_tangent(const Arguments& arguments) {
   d.triangle.restrict_rows();
   T* const dq = static_cast<T*>(arguments.data[3]);
   const int ranges = d.ranges();
-#pragma unroll(MOST == 4 ? 2 : 1)
+#pragma unroll 1
   for (int visit = 0; visit < 2 * ranges; ++visit) {
     const bool back = visit >= ranges;
     const RowRange range = d.range(visit);
@@ -309,7 +309,7 @@ JAXQR_FN void compute_deep_cotangent(const Arguments& arguments) {
   const void* const qbar = arguments.data[2];
   if (arguments.data[3]) d.load_rbar(arguments.data[3]);
   const int ranges = d.ranges();
-#pragma unroll(MOST == 4 ? 2 : 1)
+#pragma unroll 1
   for (int visit = qbar ? 0 : ranges; visit < 2 * ranges; ++visit) {
     const RowRange range = d.range(visit);
     if (visit != ranges || !qbar) d.load_rows(arguments, qbar, range, d.x, d.point.scale);

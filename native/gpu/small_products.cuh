@@ -93,7 +93,7 @@ class InnerProducts {
   using Matrix = Tile<T, MOST>;
 
   JAXQR_FN InnerProducts(const Team<MOST>& team, const Matrix& x, const Matrix& y)
-      : team_(team), x_(x), y_(y), down_((x.cols() + kHeight - 1) / kHeight) {
+      : team_(team), x_(x), y_(y), down_((renew(x.cols()) + kHeight - 1) / kHeight) {
     down_bits_ = MOST == 4 ? 2 : team.count_bits(down_);
     bits_ = MOST == 4 ? 2 : team.count_bits(y.groups() << down_bits_);
   }

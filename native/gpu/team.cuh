@@ -76,6 +76,13 @@ class Tile {
   int begin_, lead_, cols_;
 };
 
+// The same number, which the compiler does not know to be the same: what is computed from it is
+// computed here, and takes no registers before.
+JAXQR_FN int renew(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // The threads that work on one matrix: some of a warp, or, if they are more, the block. Their number
 // is a power of two. Where MOST is 4 they are four, and nothing that they share out has more than
 // four parts.
@@ -107,7 +114,7 @@ class Team {
     if constexpr (MOST == 4) {
       if (rank() < rows) use(rank(), 0);
     } else {
-      const int bits = count_bits(rows), down = 1 << bits;
+      const int bits = count_bits(renew(rows)), down = 1 << bits;
       for (int group = rank() >> bits; group < groups; group += size() >> bits) {
         for (int i = rank() & (down - 1); i < rows; i += down) use(i, group);
       }
@@ -122,7 +129,7 @@ class Team {
       const int i[kRows] = {rank()};
       if (rank() < rows) use(i, 0);
     } else {
-      const int bits = count_bits((rows + kRows - 1) / kRows), down = 1 << bits;
+      const int bits = count_bits((renew(rows) + kRows - 1) / kRows), down = 1 << bits;
       for (int group = rank() >> bits; group < groups; group += size() >> bits) {
         for (int first = rank() & (down - 1); first < rows; first += kRows * down) {
           const int i[kRows] = {first, first + down < rows ? first + down : first};
@@ -195,7 +202,7 @@ class Copies {
     bool whole;  // whether the entries of a group are there and lie side by side, at even addresses
 
     JAXQR_FN Places(const Copies& copies, RowRange rows, const Matrix& tile, int filled)
-        : cols(tile.cols()), down(copies.transposed_ ? 1 : cols),
+        : cols(renew(tile.cols())), down(copies.transposed_ ? 1 : cols),
           across(copies.transposed_ ? rows.of : 1),
           start(copies.find_loaded() * rows.of * cols + rows.first * down),
           whole(!copies.transposed_ && cols % 4 == 0) {
@@ -203,7 +210,7 @@ class Copies {
       if constexpr (MOST == 4) {
         row = team.rank(), row_step = 4, group = 0, group_step = 1;
       } else {
-        const int bits = team.count_bits(copies.transposed_ ? filled : tile.groups());
+        const int bits = team.count_bits(copies.transposed_ ? filled : (cols + 3) / 4);
         const int fast = team.rank() & ((1 << bits) - 1), slow = team.rank() >> bits;
         const int fast_step = 1 << bits, slow_step = team.size() >> bits;
         row = copies.transposed_ ? fast : slow, group = copies.transposed_ ? slow : fast;
