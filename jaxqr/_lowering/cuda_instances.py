@@ -26,8 +26,8 @@ ROW_THREADS = 256
 PIVOT_COLUMN_THREADS = 512
 PIVOT_ROW_THREADS = 256
 DERIVATIVE_THREADS = 128
-# Told of larger blocks, the compiler takes up to 128 registers; else it would rather spill some than
-# have one block less on a multiprocessor.
+# Told of larger blocks, the compiler takes up to 128 registers; else it would rather spill some
+# than have one block less on a multiprocessor.
 _TOLD_DERIVATIVE_THREADS = 512
 
 LANE_SIZES = (4, 8, 16, 32)  # lanes of a team: the most rows, and the most columns
