@@ -5,15 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-import sanitizers
 from gpu_kernels import GpuLibrary
 from gpu_operations import make_point, pull, push
 from grades import all_grades, assert_columns, ordinary, well_conditioned
 from jaxqr._factor.tangent_maps import qr_jvp_p, qr_vjp_p
 from laws import mostly_nightly
 from matrices import DTYPES, double, normal
+from surroundings import needs_emulation
 
-pytestmark = pytest.mark.skipif(sanitizers.COMPILER is None, reason="no compiler")
+pytestmark = needs_emulation
 # of teams of every size, with all rows in shared memory and in ranges, and wide ones
 SHAPES = [(1, 1), (4, 3), (2, 4), (6, 6), (5, 8), (16, 9), (7, 30), (32, 32), (70, 20), (1000, 31)]
 
