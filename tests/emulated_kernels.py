@@ -11,7 +11,7 @@ import functools
 import hashlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -56,23 +56,36 @@ def build(
         folder: where a folder for this build is made, or found.
     """
     instances = [tuple(instance) for instance in instances]
-    target = folder / _fingerprint([*instances, kernels, *flags])
-    target.mkdir(parents=True, exist_ok=True)
-    built = Built(target / "libdriver.so", target / "libjaxqr-cuda.so", target / "ptx")
-    with _alone_in(target):
-        if not (target / "done").exists():
-            _compile(built, instances, kernels, flags)
-            (target / "done").touch()
+    common = folder / _fingerprint(["launcher"])
+    own = folder / _fingerprint([*instances, kernels, *flags])
+    built = Built(own / "libdriver.so", common / "libjaxqr-cuda.so", own / "ptx")
+    _make_once(common, lambda: _compile_launcher(built.launcher))
+    _make_once(own, lambda: _compile_kernels(built, instances, kernels, flags))
     return built
 
 
-def _compile(
+def _make_once(folder: Path, make: Callable[[], None]) -> None:
+    """Make what belongs into a folder, unless it is there. Other processes wait for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            make()
+            (folder / "done").touch()
+
+
+def _compile_launcher(path: Path) -> None:
+    macros = ["-DJAXQR_EMULATED", f"-DJAXQR_MOST_BLOCKS={MOST_BLOCKS}"]
+    sources = map(str, sorted((NATIVE / "gpu").glob("*.cc")))
+    headers = ["-isystem", _toolchain().find_headers()]
+    _toolchain().link([*_command(), *macros], [*headers, *sources, "-ldl"], path)
+
+
+def _compile_kernels(
     built: Built, instances: Sequence[tuple[str, int, str]], kernels: Path, flags: Sequence[str]
 ) -> None:
-    tools, folder = _toolchain(), built.driver.parent
-    common = [*tools.find_compiler(), *FLAGS, *flags, f"-I{NATIVE}", f"-I{EMULATION}"]
-
-    together = -(-len(instances) // FILES)
+    tools, folder, together = _toolchain(), built.driver.parent, -(-len(instances) // FILES)
+    command = [*_command(), *flags]
 
     def compile_some(first: int) -> str:
         """Compile some of the kernels, and give the object's path."""
@@ -81,16 +94,13 @@ def _compile(
         header.write_text(f"#define JAXQR_INSTANCES {' '.join(lines)}\n")
         macros = [f'-DJAXQR_KERNELS="{kernels}"', "-include", str(header)]
         source = str(EMULATION / "kernels_on_cpu.cc")
-        tools.run([*common, *macros, *KERNEL_FLAGS, "-c", source, "-o", str(made)])
+        tools.run([*command, *macros, *KERNEL_FLAGS, "-c", source, "-o", str(made)])
         return str(made)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_some, range(0, len(instances), together)))
     driver = [str(EMULATION / "stand_in_driver.cc"), *objects]
-    tools.link([*common, "-pthread"], driver, built.driver)
-    launcher = [*common, "-DJAXQR_EMULATED", f"-DJAXQR_MOST_BLOCKS={MOST_BLOCKS}"]
-    sources = map(str, sorted((NATIVE / "gpu").glob("*.cc")))
-    tools.link(launcher, ["-isystem", tools.find_headers(), *sources, "-ldl"], built.launcher)
+    tools.link([*command, "-pthread"], driver, built.driver)
     built.ptx.mkdir(exist_ok=True)
     for name, *_ in instances:
         (built.ptx / f"{name}.ptx").write_text(f".visible .entry {name}()\n")
@@ -98,12 +108,8 @@ def _compile(
         os.unlink(path)
 
 
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Let other processes that build the same wait."""
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _command() -> list[str]:
+    return [*_toolchain().find_compiler(), *FLAGS, f"-I{NATIVE}", f"-I{EMULATION}"]
 
 
 def _fingerprint(options: Sequence[object]) -> str:

@@ -2,16 +2,22 @@
 
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import sanitizers
 from jaxqr._lowering import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_kernels = pytest.mark.skipif(not kernels.available(), reason=kernels.status())
+needs_emulation = pytest.mark.skipif(
+    sanitizers.COMPILER is None or platform.system() != "Linux",
+    reason="no compiler with which CUDA's kernels could be built for this CPU",
+)
 
 
 def python(*arguments, check=True, cwd=None, timeout=300, **environment):

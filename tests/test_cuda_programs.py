@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import jaxqr
-import sanitizers
 from benchmarks.hlo import cost
 from emulated_gpu import EmulatedGpu, program_for_cuda
 from foreign_platform import CASES, UNCHECKED, difference, lowered_for, targets, value_and_gradient
@@ -21,8 +20,9 @@ from jaxqr._lowering import cuda, lapack
 from laws import QUICK, assert_factored, mostly_nightly, quickly
 from matrices import DTYPES, LIMIT, normal, orthogonality_ratio, residual_ratio, separated
 from meshes import assert_sharded, every_mesh, everything, mesh_of, put, run
+from surroundings import needs_emulation
 
-pytestmark = pytest.mark.skipif(sanitizers.COMPILER is None, reason="no compiler")
+pytestmark = needs_emulation
 
 
 @pytest.fixture(scope="module", autouse=True)

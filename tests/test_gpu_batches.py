@@ -5,15 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
-import sanitizers
 from containment import KINDS, NOT_FINITE, spoiled
 from gpu_kernels import EXACT, NONE, GpuLibrary
 from gpu_operations import OPERATIONS, make_point, outputs_of, pull, push
 from laws import mostly_nightly
 from matrices import DTYPES, normal
+from surroundings import needs_emulation
 from test_gpu_kernels import assert_same, every_dtype
 
-pytestmark = pytest.mark.skipif(sanitizers.COMPILER is None, reason="no compiler")
+pytestmark = needs_emulation
 # for teams of every size, of lanes or of whole warps, and of each the most that share a block
 SHARED = {(4, 3): 32, (8, 5): 16, (16, 10): 8, (30, 27): 4, (40, 8): 2, (120, 20): 1}
 WIDE = {(3, 4): 32, (5, 8): 16, (20, 30): 4}

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-import sanitizers
 from gpu_kernels import EXACT, NONE, GpuLibrary
 from gpu_operations import outputs_of
 from grades import all_grades, assert_columns, ordinary, well_conditioned
@@ -26,8 +25,9 @@ from matrices import (
     pivots,
     residual_ratio,
 )
+from surroundings import needs_emulation
 
-pytestmark = pytest.mark.skipif(sanitizers.COMPILER is None, reason="no compiler")
+pytestmark = needs_emulation
 # for lanes of a warp of every size, square, deep and wide; for blocks of one warp and of many, with
 # one row on a thread and with several
 LANES = ((4, 4), (2, 3), (8, 8), (7, 3), (16, 9), (13, 16), (32, 32), (32, 5), (9, 32))

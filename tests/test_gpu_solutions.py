@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import jaxqr
-import sanitizers
 from gpu_kernels import GpuLibrary
 from grades import real
 from laws import mostly_nightly
 from matrices import DTYPES, double, normal
+from surroundings import needs_emulation
 
-pytestmark = pytest.mark.skipif(sanitizers.COMPILER is None, reason="no compiler")
+pytestmark = needs_emulation
 # rows, columns and right-hand sides: of every size of team, and of blocks
 SHAPES = [(1, 1, 1), (4, 3, 1), (8, 5, 3), (16, 9, 5), (32, 16, 16), (32, 31, 1), (90, 12, 2)]
 KINDS = ("full", "dependent", "zero", "rank one", "graded", "graded dependent")
