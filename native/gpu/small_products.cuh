@@ -27,8 +27,8 @@ JAXQR_FN void use_rows(const int (&i)[ROWS], int g, const Four<T> (&sum)[ROWS], 
 // What is known of Y in X Y.
 enum class Kind { kAny, kUpper };
 
-// Call use(product, i, g) with the groups of all rows of X Y, or of conj(X) Y if CONJUGATE. A thread
-// works on several rows, so that what it reads of Y serves all of them.
+// Call use(product, i, g) with the groups of all rows of X Y, or of conj(X) Y if CONJUGATE. A
+// thread works on several rows, so that what it reads of Y serves all of them.
 template <bool CONJUGATE, Kind KIND, class T, int MOST, class Use>
 JAXQR_FN void for_products(const Team<MOST>& team, const Tile<T, MOST>& x, int rows,
                            const Tile<T, MOST>& y, const Use& use) {
@@ -57,8 +57,8 @@ JAXQR_FN void for_products(const Team<MOST>& team, const Tile<T, MOST>& x, int r
   });
 }
 
-// The same of X Y^T, of X and Y with as many columns, of which those of the groups from g on count in
-// group g.
+// The same of X Y^T, of X and Y with as many columns, of which those of the groups from g on count
+// in group g.
 template <class T, int MOST, class Use>
 JAXQR_FN void for_transposed_products(const Team<MOST>& team, const Tile<T, MOST>& x, int rows,
                                       const Tile<T, MOST>& y, int groups, const Use& use) {
@@ -84,9 +84,9 @@ JAXQR_FN void for_transposed_products(const Team<MOST>& team, const Tile<T, MOST
   });
 }
 
-// S := S + X^T Y, or S + X^H Y if CONJUGATE, of matrices with `rows` rows. A thread has four rows and
-// columns of S; where threads are left, they have different rows of X and Y. The team synchronizes
-// at the end.
+// S := S + X^T Y, or S + X^H Y if CONJUGATE, of matrices with `rows` rows. A thread has four rows
+// and columns of S; where threads are left, they have different rows of X and Y. The team
+// synchronizes at the end.
 template <bool CONJUGATE, class T, int MOST>
 class InnerProducts {
  public:

@@ -83,9 +83,9 @@ JAXQR_FN int renew(int x) {
   return x;
 }
 
-// The threads that work on one matrix: some of a warp, or, if they are more, the block. Their number
-// is a power of two. Where MOST is 4 they are four, and nothing that they share out has more than
-// four parts.
+// The threads that work on one matrix: some of a warp, or, if they are more, the block. Their
+// number is a power of two. Where MOST is 4 they are four, and nothing that they share out has more
+// than four parts.
 template <int MOST>
 class Team {
  public:
@@ -193,8 +193,8 @@ class Copies {
   }
 
  private:
-  // Which rows and groups a thread copies, so that neighbours have what lies side by side, and where
-  // they are in global memory.
+  // Which rows and groups a thread copies, so that neighbours have what lies side by side, and
+  // where they are in global memory.
   struct Places {
     int row, row_step, group, group_step, cols;
     int down, across;  // between neighbouring entries of a column, and of a row

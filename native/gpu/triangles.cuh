@@ -75,7 +75,8 @@ class Triangle {
   JAXQR_FN int groups() const { return MOST == 4 ? 1 : (rows_ + 3) / 4; }
   JAXQR_FN Point<R>* point() const { return point_; }
 
-  // Make R_m of R, but for its diagonal, which is in the reciprocals: rows that do not count are zero.
+  // Make R_m of R, but for its diagonal, which is in the reciprocals: rows that do not count become
+  // zero.
   JAXQR_FN void restrict_rows() const {
     if (all_count()) return;
     const unsigned counts = point_->counts;
