@@ -13,7 +13,9 @@ from device import PLATFORM, every_dtype, judged, run
 from laws import assert_factors, mostly_nightly
 from matrices import LIMIT, double, householder, normal, orthogonality_ratio, pivots, separated
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
+pytestmark = [pytest.mark.usefixtures("fast_compilation")]
+if PLATFORM == "cpu":  # where they only show that they would run elsewhere
+    pytestmark.append(pytest.mark.nightly)
 
 # lanes of a warp by size; rows on a block by columns and rows of a thread; panels; tiles of tall
 # matrices; the leading square of wide ones
