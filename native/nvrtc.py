@@ -153,7 +153,9 @@ class Nvrtc(Compiler):
     def compile(self, program: str, options: Sequence[str]) -> str:
         """Compile the text of a program."""
         nvrtc, handle = self._nvrtc, ctypes.c_void_p()
-        text, flags = program.encode(), [option.encode() for option in options]
+        # nvcc takes lambdas in functions for a device as such; NVRTC has to be told
+        flags = [option.encode() for option in (*options, "-default-device")]
+        text = program.encode()
         self._check(
             nvrtc.nvrtcCreateProgram(ctypes.byref(handle), text, b"program.cu", 0, None, None)
         )

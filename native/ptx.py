@@ -4,6 +4,7 @@ The build loads this file, so it imports nothing but the standard library and it
 """
 
 import ctypes
+import functools
 import os
 import runpy
 import subprocess
@@ -34,7 +35,13 @@ def is_wanted() -> bool:
 
 def list_instances() -> list[Any]:
     """List what is to be compiled, as the package has it."""
-    return runpy.run_path(str(INSTANCES))["list_instances"]()
+    return _package()["list_instances"]()
+
+
+@functools.cache
+def _package() -> dict[str, Any]:
+    """The package's module that has the list: it can be loaded without JAX."""
+    return runpy.run_path(str(INSTANCES))
 
 
 def describe_compiler() -> str:
@@ -77,7 +84,13 @@ def compile_kernels(folder: Path) -> list[Path]:
 
 def define_instances(instances: list[Any]) -> str:
     """Write what the macro JAXQR_INSTANCES of ``kernels.cu`` stands for."""
-    return " ".join(f"JAXQR_INSTANCE({i.name}, {i.threads}, {i.template})" for i in instances)
+    alone = _package()["ONE_BLOCK"]
+
+    def write(i: Any) -> str:
+        threads = f"JAXQR_ONE_BLOCK({i.threads})" if i.name in alone else i.threads
+        return f"JAXQR_INSTANCE({i.name}, {threads}, {i.template})"
+
+    return " ".join(map(write, instances))
 
 
 def _compile(instance: Any, folder: Path) -> Path:

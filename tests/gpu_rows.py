@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpu_kernels import run
+from gpu_kernels import all_kernels, run
 from jaxqr._lowering.cuda_plans import Form, plan_rows
 from laws import assert_factored
 from matrices import LIMIT, double
@@ -20,7 +20,7 @@ def factor(a, outputs=OUTPUTS, *, pivoted=False, transposed=False, free=None, ba
     order = slice(None, None, -1) if transposed else slice(None)
     results = [(shapes[name][order], np.int32 if name == "p" else a.dtype) for name in outputs]
     memory = np.swapaxes(a, 1, 2) if transposed else a
-    found = run(plan, [memory], results, backwards=backwards)
+    found = run(plan, [memory], results, kernels=all_kernels(), backwards=backwards)
     matrices = [np.swapaxes(x, 1, 2) if transposed and x.ndim == 3 else x for x in found]
     return dict(zip(outputs, matrices, strict=True))
 

@@ -166,7 +166,7 @@ def test_registers_and_spills_are_those_that_ptxas_tells(tmp_path, monkeypatch):
 
 @pytest.fixture
 def nvrtc():
-    spec = importlib.util.spec_from_file_location("nvrtc", ROOT / "native" / "gpu" / "nvrtc.py")
+    spec = importlib.util.spec_from_file_location("nvrtc", ROOT / "native" / "nvrtc.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -76,7 +76,7 @@ def _choose_team(m: int, n: int, dtype: str, size: int) -> tuple[int, int]:
     empty, memory = _count_team_bytes(m, n, 0, dtype, size), BLOCK_MEMORY[ITEM_SIZES[dtype]]
     threads = DERIVATIVE_THREADS if m > 64 else 64
     most = (memory - empty) // (2 * _count_lead_bytes(n, dtype, size))
-    if m < n or m <= most:
+    if m < n or _pad(m) <= most:
         return threads, _pad(m)
     return threads, max(size for size in ROWS if size <= most)
 

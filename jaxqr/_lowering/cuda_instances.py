@@ -35,6 +35,15 @@ ROW_SIZES = (8, 16, 32)  # the most columns
 ROWS_OF_THREAD = (1, 2, 4)
 DERIVATIVE_SIZES = (4, MOST_COLUMNS)  # the most rows and columns; of 32 columns rows may be more
 
+# For these the compiler would rather spill some registers than have a block less on a
+# multiprocessor, unless it is told that one is enough.
+ONE_BLOCK = frozenset(
+    (
+        *("rows_f32_16_2", "rows_c64_8_2", "rows_c64_8_4", "rows_c64_16_2"),
+        *("rows_pivoted_c64_8_2", "rows_pivoted_c64_8_4", "rows_pivoted_c64_16_2"),
+    )
+)
+
 
 class Instance(NamedTuple):
     """A kernel as it is compiled."""

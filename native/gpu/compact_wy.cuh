@@ -18,6 +18,23 @@ struct Square {
   static constexpr int kBytes = NP * kLead * static_cast<int>(sizeof(T));
 };
 
+// Subtract a multiple of a column in shared memory from the first `count` entries of x.
+template <class T, int SIZE>
+JAXQR_FN void subtract_multiple(const T* column, T factor, int count, T (&x)[SIZE]) {
+  constexpr int kWords = Words<T>::kCount;
+#pragma unroll
+  for (int i = 0; i < SIZE; i += kWords) {
+    if (i < count) {
+      T words[kWords];
+      read_words<kWords>(column + i, words);
+#pragma unroll
+      for (int v = 0; v < kWords; ++v) {
+        if (i + v < count) x[i + v] = subtract_product(x[i + v], words[v], factor);
+      }
+    }
+  }
+}
+
 // Solve T^{-1} X = B for the columns of an upper triangular B, one on each lane of a warp: right(l)
 // is entry l of the lane's column, which is number lane + offset. X may take the place of V^H V.
 //
@@ -32,7 +49,7 @@ JAXQR_FN void solve_with_inverse_of_t(const T* products, const T* taus, int offs
   T* const own = solution + (exists ? column : NP - 1) * kLead;
 #pragma unroll
   for (int begin = NP - kBlock; begin >= 0; begin -= kBlock) {
-    T x[kBlock], p[kBlock];
+    T x[kBlock];
 #pragma unroll
     for (int i = 0; i < kBlock; ++i) x[i] = right(begin + i);
 #pragma unroll 1
@@ -41,20 +58,14 @@ JAXQR_FN void solve_with_inverse_of_t(const T* products, const T* taus, int offs
       if (exists) read_words<kWords>(own + l, known);
 #pragma unroll
       for (int u = 0; u < kWords; ++u) {
-        read_words<kBlock>(products + (l + u) * kLead + begin, p);
-#pragma unroll
-        for (int i = 0; i < kBlock; ++i) x[i] = subtract_product(x[i], p[i], known[u]);
+        subtract_multiple(products + (l + u) * kLead + begin, known[u], kBlock, x);
       }
     }
 #pragma unroll
     for (int l = kBlock - 1; l >= 0; --l) {
       // rows that do not exist: their products are not known
       x[l] = begin + l < offset ? number<T>(0) : taus[begin + l] * x[l];
-      read_words<kBlock>(products + (begin + l) * kLead + begin, p);
-#pragma unroll
-      for (int i = 0; i < kBlock; ++i) {
-        if (i < l) x[i] = subtract_product(x[i], p[i], x[l]);
-      }
+      subtract_multiple(products + (begin + l) * kLead + begin, x[l], l, x);
     }
     __syncwarp();  // what is overwritten now has been read by all
     if (exists) write_words<kBlock>(x, own + begin);

@@ -1,6 +1,7 @@
 // The kernels. The macro JAXQR_INSTANCES, which whoever compiles this defines, says which of them to
 // make: JAXQR_INSTANCE(name, the most threads of a block, template with its arguments), one after
-// another. Compiled for a device, one instance makes one file; for tests, g++ compiles all of them.
+// another; JAXQR_ONE_BLOCK(threads) asks for no more than one block on a multiprocessor. Compiled for a
+// device, one instance makes one file; for tests, g++ compiles all of them.
 #ifndef __CUDACC__
 #include "cuda_on_cpu.h"
 #endif
@@ -12,6 +13,7 @@
 #include "gpu/rows.cuh"
 #include "gpu/signs.cuh"
 
+#define JAXQR_ONE_BLOCK(THREADS) THREADS, 1
 #define JAXQR_INSTANCE(NAME, THREADS, ...)                    \
   extern "C" __global__ void __launch_bounds__(THREADS) NAME( \
       const jaxqr::Arguments arguments) {                     \

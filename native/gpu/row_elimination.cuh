@@ -46,8 +46,13 @@ class RowElimination {
     const int word = exchange_.template combine_columns<int>(a_.n, find_largest_word, Larger());
     const bool exists = slot_ < a_.n;
     const bool finite = !__any_sync(kWarp, exists && !is_finite_word<R>(word));
-    exponent_ = exists ? inverse_exponent_of_word<R>(word) : 0;
-    const R scale = finite || !exists ? power_of_two<R>(exponent_) : not_a_number<R>();
+    const int exponent = exists ? inverse_exponent_of_word<R>(word) : 0;
+    const R scale = finite || !exists ? power_of_two<R>(exponent) : not_a_number<R>();
+    if constexpr (PIVOTED) {
+      pivots_.set_exponent(exponent);
+    } else {
+      keep_inverse(exponent);
+    }
 #pragma unroll
     for (int c = 0; c < NP; ++c) {
       const R scale_of_column = take_from(scale, c);
@@ -57,12 +62,9 @@ class RowElimination {
   }
 
   JAXQR_FN void factor() {
-    if constexpr (PIVOTED) pivots_.set_exponent(exponent_);
 #pragma unroll 1
     for (int j = 0; j < a_.n; ++j) eliminate(j);
-    if (thread_of_block() < a_.n) {
-      memory_.inverses()[place() + a_.offset()] = power_of_two<R>(-exponent_);
-    }
+    if constexpr (PIVOTED) keep_inverse(pivots_.exponent());
     __syncthreads();
   }
 
@@ -70,6 +72,12 @@ class RowElimination {
   JAXQR_FN int place() const { return PIVOTED ? pivots_.place() : lane_of_warp(); }
 
  private:
+  // The column of the lane's number was multiplied by 2^exponent.
+  JAXQR_FN void keep_inverse(int exponent) const {
+    if (thread_of_block() >= a_.n) return;
+    memory_.inverses()[place() + a_.offset()] = power_of_two<R>(-exponent);
+  }
+
   // Compute the norms that pivots are chosen by, from row j of the diagonal on: of columns that are
   // multiplied by powers of two of their own, so that no square is too small.
   JAXQR_FN void compute_norms(int j) {
@@ -136,13 +144,12 @@ class RowElimination {
     T found[RP];
     find_column<1, NP>(slot, found);
 #pragma unroll
-    for (int s = 0; s < RP; ++s) {
+    for (int c = 1; c < NP; ++c) {
 #pragma unroll
-      for (int c = 1; c < NP; ++c) {
-        if (c == slot) a_.x[s][c] = a_.x[s][0];
-      }
-      a_.x[s][0] = found[s];
+      for (int s = 0; s < RP; ++s) a_.x[s][c] = c == slot ? a_.x[s][0] : a_.x[s][c];
     }
+#pragma unroll
+    for (int s = 0; s < RP; ++s) a_.x[s][0] = found[s];
   }
 
   template <int BEGIN, int END>
@@ -165,7 +172,7 @@ class RowElimination {
   // is multiplied by a power of two of its own, which changes neither tau nor v.
   JAXQR_FN Reflector<T> make_reflector_of_first(int diagonal, int count, const T*& row,
                                                 T& product) {
-    R inverse = 1;
+    int exponent = 0;
 #pragma unroll 1
     for (;;) {
       row = exchange_.row();
@@ -178,18 +185,17 @@ class RowElimination {
         const int word = find_largest_word_below(diagonal);
         trivial = word == 0 && imaginary_part(alpha) == 0;
         if (small && !trivial) {
-          const int exponent = inverse_exponent_of_word<R>(Larger()(word, magnitude_word(alpha)));
+          exponent = inverse_exponent_of_word<R>(Larger()(word, magnitude_word(alpha)));
 #pragma unroll
           for (int s = 0; s < RP; ++s) {
             const R power = power_of_two<R>(row_of(s) >= diagonal ? exponent : 0);
             a_.x[s][0] = scale_by(a_.x[s][0], power);
           }
-          inverse = power_of_two<R>(-exponent);
           continue;
         }
       }
       Reflector<T> h = make_reflector(alpha, below, trivial);
-      h.beta *= inverse;
+      h.beta *= power_of_two<R>(-exponent);
       return h;
     }
   }
@@ -200,7 +206,7 @@ class RowElimination {
 #pragma unroll
     for (int s = 0; s < RP; ++s) {
       below[s] = row_of(s) > diagonal ? a_.x[s][0] : number<T>(0);
-      in_warp = in_warp | (row_of(s) / 32 == diagonal / 32);
+      in_warp = in_warp | ((row_of(s) ^ diagonal) < 32);
     }
     if (in_warp) {
 #pragma unroll
@@ -270,7 +276,6 @@ class RowElimination {
   ColumnExchange<T, NP> exchange_;
   RowPivots<R> pivots_;
   bool compact_;
-  int exponent_ = 0;  // the column that began in the lane's slot was multiplied by 2^exponent
   int slot_ = lane_of_warp() % NP;
 };
 

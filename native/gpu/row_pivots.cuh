@@ -26,6 +26,7 @@ class RowPivots {
 
   // The lane's column is multiplied by 2^exponent.
   JAXQR_FN void set_exponent(int exponent) { exponent_ = exponent; }
+  JAXQR_FN int exponent() const { return exponent_; }
 
   // Where the lane's column is: in steps that are done, the one in which it was chosen.
   JAXQR_FN int place() const { return place_; }
@@ -65,8 +66,7 @@ class RowPivots {
 
   // Whether too few digits are left of a norm from step j on: less than half of its square's.
   JAXQR_FN bool any_in_doubt(int j) const {
-    const bool doubtful = reference_ > 0 && square_ <= kLeastPart<R> * reference_;
-    return __any_sync(kWarp, may_be_chosen(j) && doubtful);
+    return __any_sync(kWarp, may_be_chosen(j) && square_ < kLeastPart<R> * reference_);
   }
 
  private:
