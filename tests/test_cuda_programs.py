@@ -272,7 +272,7 @@ def test_least_squares_is_two_launches(shape, pivoting):
     assert "least_squares_f32_8" in found or "least_squares_f32_16" in found
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", mostly_nightly([(case,) for case in CASES], 4))
 def test_exported_programs_are_those_without_kernels(case, monkeypatch):
     a, found = separated(CASES[case][0], "complex64"), []
     for there in (False, True):

@@ -7,16 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-import sanitizers
 from gpu_kernels import GpuLibrary
 from gpu_operations import pull, push
 from jaxqr._factor import rules
 from jaxqr._lowering.cuda_derivative_plans import LARGEST_MEMORY, plan_cotangent, plan_tangent
 from laws import mostly_nightly
 from matrices import DTYPES, LIMIT, double, normal
+from surroundings import needs_emulation
 
 pytestmark = [
-    pytest.mark.skipif(sanitizers.COMPILER is None, reason="no compiler"),
+    needs_emulation,
     pytest.mark.usefixtures("fast_compilation"),
 ]
 # a matrix on some lanes of a warp, on a warp and on a block, and of a block in several ranges of

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-import sanitizers
 from gpu_kernels import GpuLibrary
 from gpu_rows import SHAPES, check, factor, form_t, outputs_of, unpack
 from grades import all_grades, assert_columns, ordinary, power_of_two, well_conditioned
@@ -23,8 +22,9 @@ from matrices import (
     orthogonality_ratio,
     pivots,
 )
+from surroundings import needs_emulation
 
-pytestmark = pytest.mark.skipif(sanitizers.COMPILER is None, reason="no compiler")
+pytestmark = needs_emulation
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 either_way = pytest.mark.parametrize("pivoted", [False, True], ids=["plain", "pivoted"])
 both_layouts = pytest.mark.parametrize("transposed", [False, True], ids=["by rows", "by columns"])
