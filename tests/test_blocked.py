@@ -26,7 +26,6 @@ def _kernels_for_cuda(monkeypatch):
     monkeypatch.setattr(cuda, "available", lambda: True)
 
 
-
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
 def test_a_panel_is_lapacks_below_the_first_row_of_each_matrix(dtype):
     a = normal((3, 20, 5), dtype)
