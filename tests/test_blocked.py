@@ -22,7 +22,7 @@ FIRST = np.array([0, 7, 2], np.int32)
 
 @pytest.fixture(autouse=True)
 def _kernels_for_cuda(monkeypatch):
-    """As where there are some. Panels are the portable ones here, as the default device is a CPU."""
+    """As where there are some. Panels are the portable ones here, on a CPU."""
     monkeypatch.setattr(cuda, "available", lambda: True)
 
 

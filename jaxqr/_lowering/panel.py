@@ -3,7 +3,7 @@
 It is bound by lowerings alone, so it has no derivative. Like the matrix, it is held by columns.
 """
 
-from jax import Array
+from jax import Array, lax
 
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.algebra import H, mm
@@ -26,7 +26,8 @@ def factor_panel(panel: Array, first: Array) -> tuple[Array, Array, Array]:
         The panel with R and the reflectors (..., w, m), tau (..., w), and T (..., w, w) of
         Q = I - V T V^H.
     """
-    packed, tau, t = panel_p.bind(panel, first)
+    # XLA for GPUs fails, in JAX 0.12, to make one kernel of a custom call and the slice that it gets.
+    packed, tau, t = panel_p.bind(*lax.optimization_barrier((panel, first)))
     return packed, tau, t
 
 
