@@ -41,6 +41,7 @@ ONE_BLOCK = frozenset(
     (
         *("rows_f32_16_2", "rows_c64_8_2", "rows_c64_8_4", "rows_c64_16_2"),
         *("rows_pivoted_c64_8_2", "rows_pivoted_c64_8_4", "rows_pivoted_c64_16_2"),
+        *("least_squares_f64_4", "pivot_row_c128"),
     )
 )
 

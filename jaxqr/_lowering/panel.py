@@ -26,7 +26,7 @@ def factor_panel(panel: Array, first: Array) -> tuple[Array, Array, Array]:
         The panel with R and the reflectors (..., w, m), tau (..., w), and T (..., w, w) of
         Q = I - V T V^H.
     """
-    # XLA for GPUs fails, in JAX 0.12, to make one kernel of a custom call and the slice that it gets.
+    # XLA for GPUs fails, in JAX 0.12, to make one kernel of a custom call and its slice.
     packed, tau, t = panel_p.bind(*lax.optimization_barrier((panel, first)))
     return packed, tau, t
 
