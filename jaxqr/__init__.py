@@ -41,10 +41,21 @@ from jaxqr._core.results import (
     RawResult,
     RQResult,
 )
+from jaxqr._patch.patch import (
+    PatchStatus,
+    patch,
+    patch_if_asked,
+    patched,
+    status,
+    unpatch,
+)
+from jaxqr._patch.tables import PatchConflictError
 
 __all__ = [
     "LQResult",
     "LstsqResult",
+    "PatchConflictError",
+    "PatchStatus",
     "PivotedL",
     "PivotedLQResult",
     "PivotedQRMultiplyResult",
@@ -60,10 +71,17 @@ __all__ = [
     "householder_product",
     "lq",
     "lstsq",
+    "patch",
+    "patched",
     "ql",
     "qr",
     "qr_multiply",
     "rq",
+    "status",
     "tsqr",
+    "unpatch",
 ]
 __version__ = "0.1.0"
+
+patch_if_asked()
+del patch_if_asked

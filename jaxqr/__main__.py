@@ -1,11 +1,13 @@
-"""The package's own check-up: ``python -m jaxqr``, also for bug reports.
+"""The package's commands: ``python -m jaxqr``, its check-up, and ``python -m jaxqr run``.
 
-Prints versions, devices and what computes each factorization on each platform; then factors
+The check-up, which is also what bug reports should show, prints versions, devices and what computes each factorization on each platform; then factors
 Longley's data and compares residuals, orthogonality and gradients with their limits, times with
 ``jnp.linalg.qr``, and his regression with the certified coefficients. Exits with 1 if a check
 fails.
+``run`` runs a program with JAX patched, see `jaxqr.patch`.
 """
 
+import argparse
 import json
 import platform
 import statistics
@@ -25,13 +27,29 @@ import jaxqr
 from jaxqr._core.algebra import mm
 from jaxqr._factor.packed import PROVIDERS
 from jaxqr._lowering import cuda, kernels
+from jaxqr._patch.command import add_arguments, run
 
 RATIO_LIMIT = 30.0  # the threshold of LAPACK's own tests
 GRADIENT_LIMIT = 1e-5
 DIGITS_LIMIT = 9.0  # of the certified coefficients, on data that cost doubles about 5
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command that the arguments ask for, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxqr",
+        description="Without a command: check this installation, and report on it.",
+    )
+    commands = parser.add_subparsers(dest="command")
+    add_arguments(commands.add_parser("run", help="run a program with JAX patched by jaxqr"))
+    options = parser.parse_args(arguments)
+    if options.command == "run":
+        run(options)
+        return 0
+    return check_installation()
+
+
+def check_installation() -> int:
     """Print the report and return the exit status."""
     jax.config.update("jax_enable_x64", True)  # this is a program: it may
     print_versions()
@@ -158,7 +176,7 @@ def print_lowerings() -> None:
         names = [getattr(providers.get(p), "name", "portable") for p in platforms]
         names[0] = "own kernels" if kernels.available() else names[0]
         rows.append([use, routine, *names])
-    print(f"on the CPU: {kernels.status()}\non CUDA: {cuda.status()}\n")
+    print(f"on the CPU: {kernels.status()}\non CUDA: {cuda.status()}\n{jaxqr.status()}\n")
     print_table(rows)
 
 

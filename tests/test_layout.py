@@ -8,7 +8,7 @@ import pytest
 import jaxqr
 
 PACKAGE = Path(jaxqr.__file__).parent
-LAYERS = ("_core", "_lowering", "_factor", "_lstsq", "_sharded", "_api")
+LAYERS = ("_core", "_lowering", "_factor", "_lstsq", "_sharded", "_api", "_patch")
 FILES = sorted(PACKAGE.rglob("*.py"))
 UNDOCUMENTED = ("jaxlib", "jax._src", "jax.interpreters.partial_eval", "jax.interpreters.xla")
 

@@ -45,10 +45,7 @@ def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
     if exceeds(n, m):
         raise ValueError(f"{name}: h must have at least as many rows as columns, got {h.shape}")
     with calling(name, h, tau):
-        (h, tau), dtype = arguments.promote_arrays(h, tau)
-        if 0 in h.shape or 0 in tau.shape:
-            return (jnp.zeros_like(h) + identity_like(h)).astype(dtype)
-        return orgqr_p.bind(h, tau)[0].astype(dtype)
+        return form_product(h, tau)
 
 
 def householder_multiply(
@@ -101,10 +98,19 @@ def householder_multiply(
     arguments.require_matching_batches(name, h, c, "c", of="h")
     _require_whole(name, "c", c, min(c.ndim, 2))
     with calling(name, h, tau, c):
-        return _multiply(h, tau, c, left, adjoint)
+        return multiply(h, tau, c, left=left, adjoint=adjoint)
 
 
-def _multiply(h: Array, tau: Array, c: Array, left: bool, adjoint: bool) -> Array:
+def form_product(h: Array, tau: Array) -> Array:
+    """Form the leading columns of Q as `householder_product` does, from checked arguments."""
+    (h, tau), dtype = arguments.promote_arrays(h, tau)
+    if 0 in h.shape or 0 in tau.shape:
+        return (jnp.zeros_like(h) + identity_like(h)).astype(dtype)
+    return orgqr_p.bind(h, tau)[0].astype(dtype)
+
+
+def multiply(h: Array, tau: Array, c: Array, *, left: bool, adjoint: bool) -> Array:
+    """Multiply by Q as `householder_multiply` does, from checked arguments."""
     (h, tau, c), dtype = arguments.promote_arrays(h, tau, c)
     vector = c.ndim == 1
     if vector:

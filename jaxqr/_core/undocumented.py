@@ -6,6 +6,7 @@ primitives (`Primitive`, `ad.primitive_jvps`, `ad.primitive_transposes`, `ad.Zer
 `batching.primitive_batchers`, `mlir.register_lowering`) is used where it is needed.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -78,6 +79,94 @@ def register_dead_code_rule(
         return [True] * len(equation.invars), equation.replace(outvars=outvars, params=params)
 
     pe.dce_rules[p] = rule
+
+
+def register_replacement(p: Primitive, replace: Callable[..., list[Any]]) -> None:
+    """Let dead code elimination put a function in the place of `p` where a result is unused.
+
+    Args:
+        p: a primitive, all of whose operands are needed for any of its results.
+        replace: from p's operands, the argument `used`, a boolean for each result, and p's
+            parameters, to the results that are used.
+    """
+
+    def rule(used: Sequence[bool], *context: Any) -> Any:
+        equation = context[-1]
+        if not any(used):
+            return [False] * len(equation.invars), None
+        kept = [True] * len(equation.invars)
+        if all(used):
+            return kept, equation
+        f = partial(replace, used=tuple(used), **equation.params)
+        with equation.ctx.manager:
+            traced = jax.make_jaxpr(jax.jit(f))(*(v.aval for v in equation.invars))
+        (call,) = traced.jaxpr.eqns
+        outvars = [v for v, u in zip(equation.outvars, used, strict=True) if u]
+        return kept, equation.replace(
+            primitive=call.primitive, params=call.params, outvars=outvars, effects=call.effects
+        )
+
+    pe.dce_rules[p] = rule
+
+
+def find_primitives(jaxpr: Any) -> dict[str, tuple[Primitive, frozenset[str]]]:
+    """Find the primitives of a jaxpr and of those inside it, with their parameters' names."""
+    found = {}
+    for equation in jaxpr.eqns:
+        found[equation.primitive.name] = equation.primitive, frozenset(equation.params)
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                found.update(find_primitives(inner))
+    return found
+
+
+def find_rules(p: Primitive) -> dict[str, Any]:
+    """Give all that JAX looks up for `p` when it lowers, differentiates or drops it."""
+    return {name: table[p] for name, table in _rule_tables().items() if p in table}
+
+
+def set_rules(p: Primitive, rules: dict[str, Any]) -> None:
+    """Let what JAX looks up for `p` be these rules and no others."""
+    for name, table in _rule_tables().items():
+        if name in rules:
+            table[p] = rules[name]
+        else:
+            table.pop(p, None)
+
+
+def _rule_tables() -> dict[str, dict[Primitive, Any]]:
+    lowerings = mlir._platform_specific_lowerings
+    return {
+        "lowering": mlir._lowerings,
+        **{f"lowering for {name}": lowerings[name] for name in ("cpu", "cuda", "rocm", "tpu")},
+        "derivative": ad.primitive_jvps,
+        "transpose": ad.primitive_transposes,
+        "dead code": pe.dce_rules,
+    }
+
+
+def copy_primitive(p: Primitive, rules: dict[str, Any]) -> Primitive:
+    """Make a primitive that computes as `p` does with these rules, and has no derivative."""
+    copy = Primitive(p.name)
+    copy.multiple_results = p.multiple_results
+    copy.def_effectful_abstract_eval(p.abstract_eval)
+    set_rules(copy, {kind: rule for kind, rule in rules.items() if kind.startswith("lowering")})
+    return copy
+
+
+def call_rule(entry: Any, ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+    """Call a lowering as `find_rules` gives it."""
+    return entry.rule(ctx, *operands, **params)
+
+
+def name_owner(rule: Any) -> str:
+    """Name the module and the function behind a rule, however JAX has wrapped it."""
+    rule = getattr(rule, "rule", rule)
+    inner = getattr(rule, "func", None)  # of a partial function
+    if inner is None and getattr(rule, "__closure__", None):
+        inner = inspect.getclosurevars(rule).nonlocals.get("fun")  # of mlir.lower_fun
+    return f"{rule.__module__}.{rule.__qualname__}" if inner is None else name_owner(inner)
 
 
 def move_batch_to_front(x: Any, dim: int | None, size: int) -> Any:
