@@ -23,6 +23,7 @@ from benchmarks import (
 from benchmarks.cases import DTYPES, QUICK, WORKS, Cell, grid
 from benchmarks.contenders import NAMES
 from benchmarks.device import command as device
+from benchmarks.patch import command as patch
 from benchmarks.race import Row, race
 from benchmarks.timing import Schedule
 
@@ -36,6 +37,7 @@ _DTYPES = {"race": None, "growth": ("f4", "f8"), "memory": ("f8",)}
 _TOOLS: dict[str, Callable[[Sequence[str]], int]] = {
     "device": device.main,
     "launches": launches.main,
+    "patch": patch.main,
     "registers": registers.main,
 }
 
@@ -65,7 +67,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "python -m benchmarks",
         description="Races jaxqr against JAX, PyTorch and SciPy.",
-        epilog=f"With options of their own, for GPUs: {', '.join(_TOOLS)}.",
+        epilog=f"With options of their own: {', '.join(_TOOLS)}.",
     )
     add = parser.add_argument
     add(

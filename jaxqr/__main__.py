@@ -13,7 +13,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata, resources
 from typing import Any
@@ -34,7 +34,7 @@ GRADIENT_LIMIT = 1e-5
 DIGITS_LIMIT = 9.0  # of the certified coefficients, on data that cost doubles about 5
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     """Run the command that the arguments ask for, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m jaxqr",
@@ -194,4 +194,4 @@ def print_table(rows: list[list[str]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -66,6 +66,7 @@ def install() -> tuple[dict[Primitive, Rules], dict[Primitive, Rules]]:
             _replace(p, replacement, before[p])
         jax.clear_caches()  # what was traced and compiled with the rules before
         _check()
+        jax.clear_caches()  # what was traced there would not be counted again
     except BaseException:
         for p, rules in before.items():
             set_rules(p, rules)

@@ -1,0 +1,1 @@
+"""What `jaxqr.patch` is worth: JAX's own functions against themselves with the package below."""
