@@ -1,9 +1,10 @@
 """The package's commands: ``python -m jaxqr``, its check-up, and ``python -m jaxqr run``.
 
-The check-up, which is also what bug reports should show, prints versions, devices and what computes each factorization on each platform; then factors
-Longley's data and compares residuals, orthogonality and gradients with their limits, times with
-``jnp.linalg.qr``, and his regression with the certified coefficients. Exits with 1 if a check
-fails.
+The check-up is also what bug reports should show. It prints versions, devices and what computes
+each factorization on each platform; then it factors Longley's data and compares residuals,
+orthogonality and gradients with their limits, times with ``jnp.linalg.qr``, and his regression
+with the certified coefficients. It exits with 1 if a check fails.
+
 ``run`` runs a program with JAX patched, see `jaxqr.patch`.
 """
 

@@ -11,6 +11,7 @@ import jaxqr
 from jaxprs import bound, equations
 from laws import assert_close, loss_of
 from matrices import normal, separated
+from surroundings import needs_kernels
 
 A, DA = separated((5, 3)), normal((5, 3), seed=2)
 
@@ -90,3 +91,22 @@ def test_a_donated_matrix_is_overwritten():
     got = jax.jit(lambda a: jaxqr.qr(a, "raw").h.mT, donate_argnums=0)(a)
     assert a.is_deleted()
     assert_close(got.mT, want)
+
+
+@needs_kernels
+@pytest.mark.parametrize("shape, count, mapped", [((5, 3), 4, True), ((40, 20), 4, False)])
+def test_tangents_at_one_point_are_one_call_of_a_kernel_or_more_columns(shape, count, mapped):
+    """A kernel on copies of Q and R is quicker where they are small or the tangents are many."""
+    a, das = separated(shape), normal((count, *shape), seed=3)
+
+    def tangents(a, das):
+        return jax.vmap(lambda da: tangent_of(jaxqr.qr)(a, da))(das)
+
+    assert ("qr_jvp" in bound(tangents, a, das)) == mapped
+    many = jnp.concatenate([das] * 5)
+    assert "qr_jvp" in bound(tangents, a, many)
+    got = tangents(a, das)
+    assert_close(got, jax.tree.map(lambda x: x[:count], tangents(a, many)))
+    assert_close(
+        got, jax.tree.map(lambda *x: jnp.stack(x), *(tangent_of(jaxqr.qr)(a, d) for d in das))
+    )

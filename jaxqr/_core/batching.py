@@ -16,12 +16,15 @@ from jaxqr._core.undocumented import move_batch_to_front
 Body = Callable[..., list[Array]]
 # Which results have a column for each of the last operand's, perhaps by the parameters.
 Columnwise = Sequence[bool] | Callable[..., Sequence[bool]]
+# Whether the body is mapped, perhaps by the size of the mapped dimension and the operands.
+MapBody = bool | Callable[[int, Sequence[Array]], bool]
 
 
 def batch_rule(
     p: Primitive,
     body: Body,
     linear_from: int | None,
+    map_body: MapBody,
     columnwise: Columnwise | None,
     args: Sequence[Array],
     dims: Sequence[int | None],
@@ -40,7 +43,8 @@ def batch_rule(
         out = p.bind(*args[:-1], lax.collapse(stacked, stacked.ndim - 2), **params)
         has_columns = columnwise(**params) if callable(columnwise) else columnwise
         return _unstack(out, stacked.shape[-2:], has_columns)
-    if linear_from is not None and is_mapped_beyond(linear_from):
+    maps = map_body(size, args) if callable(map_body) else map_body
+    if maps and linear_from is not None and is_mapped_beyond(linear_from):
         # Many tangents at one point (jacfwd, jacrev, hessian): the body's products and solves
         # take them as more columns, where `bind` would copy the fixed operands.
         out = jax.vmap(partial(body, **params), in_axes=tuple(dims))(*args)

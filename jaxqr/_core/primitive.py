@@ -18,7 +18,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.sharding import AbstractMesh, PartitionSpec, use_abstract_mesh
 
 from jaxqr._core.abstract import CoreResult, Ranks, Signature
-from jaxqr._core.batching import Body, Columnwise, batch_rule
+from jaxqr._core.batching import Body, Columnwise, MapBody, batch_rule
 from jaxqr._core.mirror import mirror_body, mirror_jvp, mirror_results, mirror_transpose
 from jaxqr._core.partition import axis_names, partition
 from jaxqr._core.settings import fixed_settings, with_fixed_settings
@@ -45,7 +45,7 @@ def make_primitive(
     linear_from: int | None = None,
     jvp: Callable[..., Any] | None = None,
     transpose: Callable[..., Any] | None = None,
-    map_body: bool = True,
+    map_body: MapBody = True,
     columnwise: Columnwise | None = None,
     varies_as_last: bool = False,
     named_outputs: bool = False,
@@ -71,8 +71,8 @@ def make_primitive(
             but not all), the operands before `linear_from`, and for each of the others whether its
             cotangent is wanted, to the wanted ones.
         map_body: of a linear primitive, mapped in linear operands alone: whether `body` is mapped,
-            whose products and solves take them as more columns. Otherwise the fixed operands are
-            copied.
+            whose products and solves take them as more columns; or a function of the size of the
+            mapped dimension and the operands that tells. Otherwise the fixed operands are copied.
         columnwise: where the columns of the last operand are problems apart: which results have a
             column for each, or a function of the parameters that tells; the others do not depend
             on it. A batch of that operand alone then becomes more columns.
@@ -102,7 +102,7 @@ def make_primitive(
     bind_eagerly(p)
     p.def_abstract_eval(signature.evaluate)
     batching.primitive_batchers[p] = with_fixed_settings(
-        partial(batch_rule, p, body, linear_from if map_body else None, columnwise)
+        partial(batch_rule, p, body, linear_from, map_body, columnwise)
     )
     _register_derivatives(p, body, linear_from, jvp, transpose)
     if named_outputs:

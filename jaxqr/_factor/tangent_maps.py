@@ -10,13 +10,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, export
 
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import is_zero, make_primitive
 from jaxqr._factor.rules import thin_jvp, thin_vjp
 from jaxqr._lowering import cuda, kernels
+
+# A kernel is quicker on copies of Q and R for so many tangents, or for matrices of such a size,
+# than products and solves that take all tangents at once (measured with up to 256 x 256).
+MANY_TANGENTS = 16
+SMALL_MATRIX = 16
+
+
+def _map_body(size: int, operands: Sequence[Array]) -> bool:
+    """Say whether tangents at one point are to be more columns of the rules' products."""
+    if not (kernels.available() or cuda.available()):
+        return True
+    sizes = (size, *operands[0].shape[-2:], *operands[1].shape[-2:])
+    if any(map(export.is_symbolic_dim, sizes)):
+        return True
+    return size < MANY_TANGENTS and max(sizes[1:]) > SMALL_MATRIX
+
 
 # ------------------------------------------------------------------------- tangent of (Q, R)
 
@@ -58,6 +74,7 @@ qr_jvp_p = make_primitive(
     body=_tangent,
     linear_from=2,
     transpose=_transpose_tangent,
+    map_body=_map_body,
     named_outputs=True,
     mirrored=True,
     kernels={"cpu": kernels.compute, "cuda": cuda.compute},
@@ -107,6 +124,7 @@ qr_vjp_p = make_primitive(
     body=_cotangent,
     linear_from=2,
     transpose=_transpose_cotangent,
+    map_body=_map_body,
     mirrored=True,
     kernels={"cpu": kernels.compute, "cuda": cuda.compute},
 )
