@@ -81,7 +81,7 @@ __all__ = [
     "tsqr",
     "unpatch",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 patch_if_asked()
 del patch_if_asked
