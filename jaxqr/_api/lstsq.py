@@ -34,7 +34,7 @@ def lstsq(
     axis_name: AxisName | None = None,
     mesh: Mesh | AbstractMesh | None = None,
 ) -> LstsqResult:
-    """Solve least-squares problems: the x of minimum norm among those that minimize |b - a x|.
+    """Solve least-squares problems: the x of minimum norm among those that minimize ``|b - a x|``.
 
     A pivoted QR of `a`, or of its adjoint for m < n, finds the rank; where rows and columns are
     both dependent, its leading rows are factored once more (complete orthogonal decomposition).
