@@ -6,16 +6,20 @@ it is read: formulas become MathML, fonts are those of the reader's system.
 """
 
 import sys
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+URLS = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "urls"
+]
 sys.path[:0] = [str(HERE / "building"), str(HERE.parent)]
 
 import jaxqr  # noqa: E402
 
 project = "jaxqr"
 author = "The jaxqr developers"
-project_copyright = "the jaxqr developers, Apache-2.0"
+project_copyright = "The jaxqr developers. Apache-2.0"
 version = release = jaxqr.__version__
 language = "en"
 
@@ -26,8 +30,10 @@ extensions = [
     "mathml",  # these are in building/
     "equation_numbers",
     "public_names",
+    "code_blocks",
     "scripts",
     "start_page",
+    "check_site",
 ]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".py": "python-script"}
 root_doc = "README"
@@ -67,6 +73,11 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
-html_theme_options = {"navigation_with_keys": True}
-pygments_style = "default"
-pygments_dark_style = "github-dark"
+html_baseurl = URLS["Documentation"]
+html_theme_options = {
+    "navigation_with_keys": True,
+    "source_repository": URLS["Source"],
+    "source_branch": "main",
+    "source_directory": "",
+    "top_of_page_buttons": ["view"],
+}

@@ -5,7 +5,7 @@ from typing import Any
 
 from docutils import nodes
 
-from mathml import equation_id, split_tag
+from formulas import equation_id, split_tag
 
 NUMBER = re.compile(r"\((\d+\.\d+)\)")
 KEPT = (nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.title)
@@ -13,7 +13,7 @@ KEPT += (nodes.reference,)
 
 
 def find_equations(doctree: nodes.document) -> set[str]:
-    """The numbers that the document gives, to formulas by `\\tag`, to rules in bold print."""
+    r"""The numbers that the document gives, to formulas by `\tag`, to rules in bold print."""
     numbers = {split_tag(block.astext())[1] for block in doctree.findall(nodes.math_block)}
     for strong in doctree.findall(nodes.strong):
         if found := NUMBER.fullmatch(strong.astext()):

@@ -4,8 +4,6 @@ Pages in `docs/api/` say which names they show. What `jaxqr.__all__` has besides
 directive `other-public-names` stands, so that no name is missing from the site.
 """
 
-import re
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -15,19 +13,7 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 import jaxqr
-
-PAGES = Path(__file__).resolve().parents[1] / "api"
-
-
-def find_shown_names() -> list[str]:
-    """The names of `jaxqr` that the pages show by directives of autodoc, in their order."""
-    text = "".join(page.read_text(encoding="utf-8") for page in sorted(PAGES.glob("*.md")))
-    return re.findall(r"^\.\. auto(?:function|class):: jaxqr\.(\w+)$", text, re.MULTILINE)
-
-
-def find_other_names() -> list[str]:
-    """The public names that no page shows."""
-    return sorted(set(jaxqr.__all__) - set(find_shown_names()))
+from api_pages import find_other_names
 
 
 class OtherPublicNames(SphinxDirective):

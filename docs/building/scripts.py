@@ -1,4 +1,4 @@
-"""Python scripts as pages of the site: what each is for, and its text."""
+"""Python scripts as pages of the site."""
 
 import ast
 from pathlib import Path
@@ -9,18 +9,23 @@ from sphinx.parsers import Parser
 
 
 class ScriptParser(Parser):
-    """A script as a document: its name, the first sentence of its docstring, its lines."""
+    """A script as a document: its name, its docstring, its code."""
 
     supported = ("python-script",)
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
         """Fill the document."""
         name = Path(document["source"]).name
-        summary = (ast.get_docstring(ast.parse(inputstring)) or "").split("\n\n")[0]
+        module = ast.parse(inputstring)
+        summary, _, rest = (ast.get_docstring(module) or "").partition("\n\n")
+        lines = inputstring.splitlines(keepends=True)
+        code = "".join(lines[module.body[0].end_lineno if summary else 0 :]).strip("\n")
         section = nodes.section(ids=["script"], names=["script"])
         section += nodes.title("", "", nodes.literal(name, name))
         section += nodes.paragraph(summary, summary)
-        section += nodes.literal_block(inputstring, inputstring, language="python")
+        if rest:  # laid out by hand, with matrices in it
+            section += nodes.literal_block(rest, rest, language="text")
+        section += nodes.literal_block(code, code, language="python")
         document += section
 
 
