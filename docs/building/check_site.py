@@ -3,10 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from sphinx.errors import ExtensionError
+from sphinx.errors import SphinxError
 
 import jaxqr
 from site_faults import find_faults
+
+
+class FaultySite(SphinxError):
+    """A fault of the site, not of the program that builds it."""
+
+    category = "The site is not whole"
 
 
 def check_site(app: Any, exception: Exception | None) -> None:
@@ -17,7 +23,7 @@ def check_site(app: Any, exception: Exception | None) -> None:
     described = app.env.get_domain("py").objects
     faults += [f"no entry of jaxqr.{x}" for x in jaxqr.__all__ if f"jaxqr.{x}" not in described]
     if faults:
-        raise ExtensionError("the site is not whole:\n" + "\n".join(faults))
+        raise FaultySite("\n" + "\n".join(faults))
 
 
 def setup(app: Any) -> dict[str, bool]:
