@@ -30,7 +30,7 @@ extensions = [
     "mathml",  # these are in building/
     "equation_numbers",
     "public_names",
-    "code_blocks",
+    "markdown_pages",
     "scripts",
     "start_page",
     "check_site",
