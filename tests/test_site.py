@@ -38,10 +38,9 @@ def test_every_formula_becomes_mathml(path):
     formulas = find_formulas(path)
     assert len(formulas) > (400 if path.stem == "derivations" else 5)
     for formula, display in formulas:
-        found = render_formula(split_tag(formula)[0], display)
-        root = ElementTree.fromstring(f"<p>{found}</p>")
-        assert root[0].get("display") == display
-        assert len(root) == 1 or display == "inline"
+        found = [ElementTree.fromstring(x) for x in render_formula(split_tag(formula)[0], display)]
+        assert {x.get("display") for x in found} == {display}
+        assert len(found) == 1 or display == "inline"
 
 
 @pytest.mark.parametrize("formula", [r"\unheardof{x}", "R^a^b", "a & b"])
@@ -51,21 +50,25 @@ def test_a_formula_that_is_not_understood_is_an_error(formula):
 
 
 def test_formulas_are_of_the_mathml_that_browsers_share():
+    def one(formula, display):
+        (found,) = render_formula(formula, display)
+        return found
+
     def children(formula):
         return [x.tag.partition("}")[2] for x in ElementTree.fromstring(formula)[0]]
 
-    assert "<mi>slo</mi>" in render_formula(r"\mathrm{slo} x", "inline")
-    assert children(render_formula(r"a \thinspace b", "inline")) == ["mi", "mspace", "mi"]
-    aligned = render_formula(r"\begin{aligned} a &= b \cr c &= d \end{aligned}", "block")
+    assert "<mi>slo</mi>" in one(r"\mathrm{slo} x", "inline")
+    assert children(one(r"a \thinspace b", "inline")) == ["mi", "mspace", "mi"]
+    aligned = one(r"\begin{aligned} a &= b \cr c &= d \end{aligned}", "block")
     assert aligned.count('class="right"') == aligned.count('class="left"') == 2
     assert "columnalign" not in aligned
 
 
 def test_a_long_formula_in_a_line_may_break_after_its_relations():
-    assert render_formula("a = b", "inline").count("<math") == 1
+    assert len(render_formula("a = b", "inline")) == 1
     long = "a + b + c + d + e + f = g + h + i + j + k + l"
-    assert render_formula(long, "inline").count("<math") == 2
-    assert render_formula(long, "block").count("<math") == 1
+    assert len(render_formula(long, "inline")) == 2
+    assert len(render_formula(long, "block")) == 1
 
 
 def test_the_navigation_reaches_every_page():

@@ -37,12 +37,15 @@ def equation_id(number: str) -> str:
     return "equation-" + number.replace(".", "-")
 
 
-def render_formula(formula: str, display: str) -> str:
+def render_formula(formula: str, display: str) -> list[str]:
     """Translate a formula in TeX to MathML.
 
     Args:
         formula: without the dollars.
         display: "inline" or "block".
+
+    Returns:
+        The formula; if it is long and inline its pieces, between which a line may end.
 
     Raises:
         ValueError: if the formula is not understood.
@@ -60,7 +63,7 @@ def render_formula(formula: str, display: str) -> str:
     for element in root.iter():
         _bring_to_core(element)
     roots = _split_at_relations(root) if display == "inline" else [root]
-    return "".join(ElementTree.tostring(root, encoding="unicode") for root in roots)
+    return [ElementTree.tostring(root, encoding="unicode") for root in roots]
 
 
 def _split_at_relations(root: Element) -> list[Element]:
