@@ -11,19 +11,19 @@ copy_tree() { # into $work/tree, and goes there
   cd "$work/tree"
 }
 
-readme_command() { # the shell block of README that follows the mark <!-- command: $1 -->
+readme_command() { # the shell block of README, or of $2, that follows the mark <!-- command: $1 -->
   awk -v mark="<!-- command: $1 -->" '
     $0 == mark {found=1; next}
     found && /^```sh/ {inside=1; next}
     inside && /^```/ {exit}
-    inside' README.md
+    inside' "${2:-README.md}"
 }
 
-run_readme_command() { # as a reader would
+run_readme_command() { # as a reader would; of README, or of $2
   local command
-  command=$(readme_command "$1")
-  [ -n "$command" ] || { echo "README.md has no command marked '$1'" >&2; exit 1; }
-  echo "== README's command '$1'"
+  command=$(readme_command "$@")
+  [ -n "$command" ] || { echo "${2:-README.md} has no command marked '$1'" >&2; exit 1; }
+  echo "== the command '$1' of ${2:-README.md}"
   bash -euc "$command"
 }
 

@@ -49,7 +49,7 @@ def _check_rcond(rcond: Any) -> float | None:
 
 
 class PivotedQR(lx.AbstractLinearSolver[_State]):
-    """Solver for `lineax.linear_solve`: the x of minimum norm among those that minimize |b - A x|.
+    """Solver for `lineax.linear_solve`: the shortest x among those that minimize ``|b - A x|``.
 
     It takes operators of every shape and rank, as `lineax.SVD` does, at the price of a QR. The
     operator is materialized; `stats["rank"]` holds its rank, an int32.

@@ -34,7 +34,7 @@ def lstsq(
     axis_name: AxisName | None = None,
     mesh: Mesh | AbstractMesh | None = None,
 ) -> LstsqResult:
-    """Solve least-squares problems: the x of minimum norm among those that minimize |b - a x|.
+    """Solve least-squares problems: the x of minimum norm among those that minimize ``|b - a x|``.
 
     A pivoted QR of `a`, or of its adjoint for m < n, finds the rank; where rows and columns are
     both dependent, its leading rows are factored once more (complete orthogonal decomposition).
@@ -53,7 +53,7 @@ def lstsq(
             of a dependent column, at any number of rows. Of columns that depend on each other
             the larger ones count.
 
-            NumPy's and SciPy's `lstsq` compare singular values with the largest one, times
+            NumPy's and SciPy's ``lstsq`` compare singular values with the largest one, times
             epsilon (NumPy: times max(m, n), too). Columns in small units are lost there, and so
             is long data in single precision with NumPy's. Pass `rcond` to do as they do.
         pivoting: if False, the rank is taken to be min(m, n) without looking: quicker, and for
