@@ -19,20 +19,17 @@ _in_place: list[tuple[dict[Primitive, Rules], dict[Primitive, Rules]]] = []
 
 
 class PatchStatus(NamedTuple):
-    """Whether JAX is patched, and how often this package has stood in for it.
+    """Whether JAX is patched, and how often this package has stood in for it."""
 
-    Attributes:
-        patched: whether the package's rules are under JAX's primitives.
-        lstsq: whether `jax.numpy.linalg.lstsq` is replaced.
-        platforms: those on which values are computed by the package's kernels; derivatives follow
-            its rules on every platform.
-        served: by JAX's primitive, how often "values" were compiled and "derivatives" traced with
-            the package since the last `jaxqr.patch`. What is compiled once may run many times.
-    """
-
+    #: whether the package's rules are under JAX's primitives
     patched: bool
+    #: whether `jax.numpy.linalg.lstsq` is replaced
     lstsq: bool
+    #: those on which values are computed by the package's kernels; derivatives follow its rules
+    #: on every platform
     platforms: tuple[str, ...]
+    #: by JAX's primitive, how often "values" were compiled and "derivatives" traced with the package
+    #: since the last `patch`; what is compiled once may run many times
     served: dict[str, dict[str, int]]
 
     def __str__(self) -> str:
