@@ -28,7 +28,7 @@ class PatchStatus(NamedTuple):
     #: those on which values are computed by the package's kernels; derivatives follow its rules
     #: on every platform
     platforms: tuple[str, ...]
-    #: by JAX's primitive, how often "values" were compiled and "derivatives" traced with the package
+    #: by JAX's primitive, how often "values" were compiled and "derivatives" traced by the package
     #: since the last `patch`; what is compiled once may run many times
     served: dict[str, dict[str, int]]
 
