@@ -8,7 +8,7 @@ symbols of `VERSION` and no code, and prints the flag that makes a compiler link
 newer than `VERSION` is then an undefined symbol, and the build fails.
 
 The stubs are those of Zig, from the package ziglang. Its compiler would do it alone, but it is
-clang, and the kernels are faster as g++ compiles them.
+clang, and kernels for batches of small matrices are faster as g++ compiles them.
 """
 
 import os
