@@ -13,7 +13,7 @@ Environment variables:
     JAXQR_NATIVE: "0" builds nothing, "require" fails where the kernels cannot be built.
     JAXQR_GPU: "0" builds no kernels for GPUs, "1" builds them also where there is no driver,
         "require" fails where they cannot be built.
-    CXX: the compiler.
+    CXX, LDFLAGS: the compiler, and flags for it when it links.
 """
 
 import ctypes
@@ -23,7 +23,6 @@ import platform
 import re
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +40,7 @@ from toolchain import (
     find_headers,
     hash_files,
     link,
+    platform_tag,
     run,
 )
 
@@ -84,6 +84,8 @@ class NativeHook(BuildHookInterface):
         """What the build needs on this machine beside what is needed everywhere."""
         if os.environ.get("JAXQR_NATIVE") == "0" or not ptx.is_wanted():
             return []
+        if os.environ.get("JAXQR_GPU") and platform.system() == "Linux":
+            return [CUDA_COMPILER]  # the wheel may be for other machines, with older drivers
         try:
             ptx.describe_compiler()
         except NoCompilerError:
@@ -109,8 +111,7 @@ class NativeHook(BuildHookInterface):
             self.app.display_warning(f"jaxqr: no native kernels, the wheel is pure: {error}")
             return
         build_data["pure_python"] = False
-        system = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{system}"
+        build_data["tag"] = f"py3-none-{platform_tag()}"
         build_data["artifacts"] += [f"/{path.relative_to(ROOT).as_posix()}" for path in libraries]
 
     def _build_ptx(self) -> list[Path]:
@@ -152,7 +153,8 @@ def _fingerprint(sets: list[str]) -> str:
     headers = Path(find_headers(), "xla", "ffi", "api").glob("*.h")
     sources = (path for path in SOURCES.rglob("*.*") if path.suffix in (".cc", ".h", ".map", ".py"))
     files = [Path(__file__), *sorted(sources), *sorted(headers)]
-    return hash_files(repr((sets, compiler, version)), files)
+    flags = os.environ.get("LDFLAGS", "")
+    return hash_files(repr((sets, compiler, version, flags)), files)
 
 
 def build(
@@ -221,7 +223,8 @@ def build_processor(target: Path = TARGET) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     library = target / PROCESSOR_LIBRARY
     compiler = find_compiler()
-    link(compiler, ["-O2", "-fPIC", *choose_runtime(tuple(compiler)), str(PROCESSOR)], library)
+    options = ["-O2", "-fPIC", *choose_runtime(tuple(compiler)), *close_symbols()]
+    link(compiler, [*options, str(PROCESSOR)], library)
     return library
 
 

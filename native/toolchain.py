@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,9 @@ FLAGS = [
 ]
 EXPORTS = Path(__file__).with_name("exports.map")
 
+if platform.system() == "Darwin":  # the oldest that jaxlib runs on; compilers read it
+    os.environ.setdefault("MACOSX_DEPLOYMENT_TARGET", "11.0")
+
 
 class BuildError(Exception):
     """Why there are no native kernels."""
@@ -27,18 +31,31 @@ class BuildError(Exception):
 
 def close_symbols() -> list[str]:
     """Give the linker's flags that keep all symbols inside but those that Python looks up."""
-    if platform.system() != "Linux":
-        return []
+    if platform.system() == "Darwin":
+        return ["-Wl,-exported_symbol,_jaxqr_*", "-Wl,-dead_strip", "-Wl,-x"]
     # The C++ runtime inside is ours alone: no symbol of it may meet that of another library.
     exports = f"-Wl,--version-script={EXPORTS}"
     return ["-s", "-Wl,-z,defs", "-Wl,--gc-sections", "-Wl,--exclude-libs,ALL", exports]
 
 
+def platform_tag() -> str:
+    """Name the platform of this build's libraries as the file names of wheels have it.
+
+    On Linux it is one that PyPI refuses: which others a library runs on depends on the C library
+    that it was linked with, so only ``auditwheel repair`` can tell, and gives the wheel its name.
+    """
+    if platform.system() == "Darwin":  # Python itself may be built for two processors
+        major = os.environ["MACOSX_DEPLOYMENT_TARGET"].split(".")[0]
+        return f"macosx_{major}_0_{platform.machine()}"  # names know no minor release from 11 on
+    return sysconfig.get_platform().replace("-", "_").replace(".", "_")
+
+
 def link(compiler: list[str], arguments: list[str], library: Path) -> None:
     """Link aside and move into place: a running process keeps the library that it has loaded."""
     beside = library.with_suffix(f".{os.getpid()}.new")
+    flags = shlex.split(os.environ.get("LDFLAGS", ""))
     try:
-        run([*compiler, "-shared", *arguments, "-o", str(beside)])
+        run([*compiler, "-shared", *flags, *arguments, "-o", str(beside)])
         beside.replace(library)
     finally:
         beside.unlink(missing_ok=True)
@@ -46,6 +63,8 @@ def link(compiler: list[str], arguments: list[str], library: Path) -> None:
 
 def find_compiler() -> list[str]:
     """Give the command of the C++ compiler: what CXX says, or the first that there is."""
+    if platform.system() == "Windows":
+        raise BuildError("there are no kernels for Windows")
     named = os.environ.get("CXX")
     candidates = [shlex.split(named)] if named else [["g++"], ["clang++"], ["c++"]]
     for command in candidates:
@@ -67,8 +86,14 @@ def find_headers() -> str:
 
 @functools.cache
 def choose_runtime(compiler: tuple[str, ...]) -> list[str]:
-    """Link the C++ runtime statically where that works: jaxlib brings one of its own."""
-    static = ["-static-libstdc++", "-static-libgcc"]
+    """Link the C++ runtime statically where that works: jaxlib may load another one.
+
+    Not so libgcc_s, which jaxlib needs as well and which unwinds the stack for all libraries. The C
+    library had its threads in a file of their own before glibc 2.34.
+    """
+    if platform.system() == "Darwin":  # all of it is part of the system
+        return []
+    static = ["-static-libstdc++"]
     with tempfile.TemporaryDirectory() as scratch:
         probe = Path(scratch) / "probe.cc"
         probe.write_text("#include <string>\nstd::string f(int i) { return std::to_string(i); }\n")
@@ -76,8 +101,8 @@ def choose_runtime(compiler: tuple[str, ...]) -> list[str]:
         try:
             run(command)
         except BuildError:
-            return []
-    return static
+            static = []
+    return [*static, "-pthread"]
 
 
 def run(command: list[str]) -> None:

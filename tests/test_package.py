@@ -1,6 +1,7 @@
 """The package as a whole: its names, its check-up, its imports."""
 
 import inspect
+import re
 import types
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import jaxqr
 from jaxqr.__main__ import main
 from jaxqr._lowering import kernels
-from surroundings import python
+from surroundings import ROOT, python
 
 
 def test_all_is_the_public_api():
@@ -51,3 +52,10 @@ def test_importing_changes_no_configuration():
         "assert ('scipy.linalg' in sys.modules) == (kernels.REGISTERED[0] is None)"
     )
     python("-c", program)
+
+
+def test_changelog_and_citation_are_of_this_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^## ([\d.]+)", changelog, re.MULTILINE)[0] == jaxqr.__version__
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [jaxqr.__version__]
