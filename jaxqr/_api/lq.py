@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxqr._api.modes import check_arguments, factor_by_mode
+from jaxqr._api.modes import check_arguments, factor_by_mode, factor_rows_by_mode
 from jaxqr._core import arguments
 from jaxqr._core.results import (
     LQResult,
@@ -25,6 +25,7 @@ from jaxqr._core.results import (
 )
 from jaxqr._core.settings import calling
 from jaxqr._factor.pivoting import Pivoted, Pivoting
+from jaxqr._sharded.row_blocks import find_column_axes
 
 _Formed = Literal["reduced", "complete"]
 _No = Literal[False]
@@ -91,6 +92,10 @@ def lq(
     a, pivoting, positive_diagonal = check_arguments(
         "lq", a, mode, pivoting, positive_diagonal, modes
     )
+    axes = find_column_axes(a)
+    if axes:
+        found = factor_rows_by_mode("lq", a, mode, pivoting, positive_diagonal, axes, True)
+        return found if mode == "l" else LQResult(found.R, found.Q)
     arguments.require_unsharded("lq", "a", a)
     with calling("lq", a):
         return _lq(a, mode, pivoting, positive_diagonal)

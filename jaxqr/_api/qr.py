@@ -6,8 +6,7 @@ import jax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxqr._api.modes import check_arguments, factor_by_mode
-from jaxqr._api.tsqr import tsqr
+from jaxqr._api.modes import check_arguments, factor_by_mode, factor_rows_by_mode
 from jaxqr._core import arguments
 from jaxqr._core.results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
 from jaxqr._core.settings import calling
@@ -110,29 +109,9 @@ def qr(
     axes = find_row_axes("qr", a)
     arguments.require_unsharded("qr", "a", a, 1 if axes else 2)
     if axes:
-        return _sharded_qr(a, mode, pivoting, axes)
+        return factor_rows_by_mode("qr", a, mode, pivoting, positive_diagonal, axes)
     with calling("qr", a):
         return _qr(a, mode, pivoting, positive_diagonal)
-
-
-def _sharded_qr(a: Array, mode: str, pivoting: Pivoting, axes: tuple[str, ...]) -> Any:
-    """Factor a matrix whose rows are sharded over `axes` of an explicit mesh."""
-    m, n = a.shape[-2:]
-    wrong = []
-    if mode not in ("reduced", "r"):
-        wrong.append(f"the mode must be 'reduced' or 'r', got {mode!r}")
-    if pivoting:
-        wrong.append(f"pivoting must be False, got {pivoting!r}; pivot tsqr's R instead")
-    if m < n:
-        wrong.append(f"a must not be wide, got shape {a.shape}")
-    if wrong:
-        raise ValueError(
-            f"qr: the rows of a are sharded over {axes}, and nothing is gathered unasked. So "
-            f"{'. And '.join(wrong)}. To gather the rows, call "
-            "jax.sharding.reshard(a, PartitionSpec(*batch_axes, None, None)) first."
-        )
-    found = tsqr(a, axis_name=axes)
-    return found.R if mode == "r" else found
 
 
 # As a compiled function, called eagerly, its backward pass is one compiled program as well.

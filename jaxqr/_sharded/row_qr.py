@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import AbstractMesh, Mesh
 
 from jaxqr._core import arguments
 from jaxqr._core.algebra import extend, mm
@@ -27,7 +28,7 @@ from jaxqr._factor.qr_primitive import factor
 from jaxqr._factor.rules import thin_jvp
 from jaxqr._factor.signs import make_diagonal_positive
 from jaxqr._lowering.by_columns import places
-from jaxqr._sharded.row_blocks import let_vary
+from jaxqr._sharded.row_blocks import let_vary, map_blocks
 
 # Up to so many devices the triangles are gathered in one collective and each device factors all of
 # them: p n x n blocks in its memory and O(p n^3) work. Beyond that they are merged in pairs, with
@@ -56,10 +57,21 @@ def factor_row_blocks(
     return QRResult(q.astype(dtype), r.astype(dtype))
 
 
+def factor_over_mesh(
+    function: str,
+    a: Array,
+    *,
+    axes: tuple[str, ...],
+    mesh: Mesh | AbstractMesh | None = None,
+    positive_diagonal: bool = True,
+) -> QRResult:
+    """Factor the whole matrix `a`, whose rows are sharded over `axes`, or are to be."""
+    block = partial(factor_row_blocks, function, axes=axes, positive_diagonal=positive_diagonal)
+    return map_blocks(function, block, axes, mesh, [a], QRResult)
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def _factor_blocks(
-    a: Array, axes: tuple[str, ...], positive_diagonal: bool
-) -> tuple[Array, Array]:
+def _factor_blocks(a: Array, axes: tuple[str, ...], positive_diagonal: bool) -> tuple[Array, Array]:
     return (_factor_positive if positive_diagonal else _factor_as_lapack)(a, axes)
 
 
