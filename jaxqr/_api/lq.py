@@ -73,11 +73,14 @@ def lq(
         `PivotedL` or `PivotedRawResult`, which end with P. diag(L) is real.
 
     Raises:
-        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`, or
-            `positive_diagonal` in mode "raw".
+        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`,
+            `positive_diagonal` in mode "raw", or a matrix that is sharded over an explicit mesh
+            otherwise than said below.
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
-    All results but P are differentiable as in `qr`, with rows in the place of columns.
+    All results but P are differentiable as in `qr`, with rows in the place of columns. As rows in
+    `qr`, the columns of a wide matrix may be sharded over an explicit mesh, in modes "reduced" and
+    "l" without pivoting.
 
     Source: Roberts and Roberts, arXiv 2009.10071; section 6 of ``derivations.md``.
 
