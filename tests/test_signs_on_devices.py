@@ -116,3 +116,13 @@ def test_a_symmetry_of_signs_tells_the_two_conventions_apart():
     a = np.abs(normal((24, 3)))  # LAPACK's first diagonal entry is negative
     assert on_devices(a, 4).R[0, 0] < 0 < on_devices(a, 4, positive_diagonal=True).R[0, 0]
     assert on_devices(a, 4, functools.partial(jaxqr.tsqr, axis_name="x")).R[0, 0] > 0
+
+
+def test_r_alone_forms_no_q():
+    def held(mode):
+        with mesh_of("explicit") as mesh:
+            (a,) = put(mesh, np.zeros((8 * 1000, 8)))
+            f = functools.partial(jaxqr.qr, mode=mode)
+            return jax.jit(f).lower(a).compile().memory_analysis().temp_size_in_bytes
+
+    assert held("r") < held("reduced") - 0.9 * 1000 * 8 * 8

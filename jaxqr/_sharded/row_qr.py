@@ -150,21 +150,23 @@ def _take_leading_rows(a: Array, axes: tuple[str, ...]) -> _LeadingRows:
     start = jnp.minimum(lax.axis_index(axes) * m, n)
     nothing = jnp.zeros((*a.shape[:-2], n + first.shape[-2], n), a.dtype)
     rows = lax.dynamic_update_slice_in_dim(let_vary(nothing, axes), first, start, axis=a.ndim - 2)
-    top = _sum_bits(rows[..., :n, :], axes)
+    top = _tell_all(rows[..., :n, :], axes)
     is_leading = start + places(first, -2) < n
     return _LeadingRows(top, jnp.where(is_leading, jnp.zeros_like(first), first), start)
 
 
-def _sum_bits(x: Array, axes: tuple[str, ...]) -> Array:
-    """Sum over the devices what is zero on all but one of them.
+def _tell_all(x: Array, axes: tuple[str, ...]) -> Array:
+    """Sum over the devices what is zero on all but one of them, and keep the signs of zeros.
 
-    A sum of numbers may make zero of negative zero, on whose sign LAPACK's depends.
+    LAPACK's sign depends on that of a zero, and a sum makes zero of negative zero. So negative
+    infinity takes its place; as QR makes NaN of infinities, they may be NaN already.
     """
     if jnp.iscomplexobj(x):
-        both = _sum_bits(jnp.concatenate([x.real, x.imag], axis=-1), axes)
+        both = _tell_all(jnp.concatenate([x.real, x.imag], axis=-1), axes)
         return lax.complex(*jnp.split(both, 2, axis=-1))
-    bits = lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
-    return lax.bitcast_convert_type(lax.psum(bits, axes), x.dtype)
+    told = jnp.where(jnp.isfinite(x), x, jnp.nan)
+    total = lax.psum(jnp.where((x == 0) & (1 / x < 0), -jnp.inf, told), axes)
+    return jnp.where(total == -jnp.inf, -0.0, total)
 
 
 # --------------------------------------------------------------------------- the reduction
