@@ -121,7 +121,7 @@ def _factor_as_lapack(a: Array, axes: tuple[str, ...]) -> tuple[Array, Array]:
         q_below, r = factor(a[..., n:, :], "q", "r")
         lower = jnp.concatenate([r, lower], axis=-2)
     q_lower, r = factor(lower, "q", "r")
-    stack_q, r = reduce_triangles(r, axes)
+    stack_q, r = reduce_triangles(r, axes, without_leading=True)
     q, r = factor(jnp.concatenate([leading.top, r], axis=-2), "q", "r")
     q_lower = mm(q_lower, mm(stack_q, q[..., n:, :]))
     first = leading.place(q[..., :n, :]) + jnp.flip(q_lower[..., -min(m, n) :, :], axis=-2)
@@ -172,49 +172,55 @@ def _tell_all(x: Array, axes: tuple[str, ...]) -> Array:
 # --------------------------------------------------------------------------- the reduction
 
 
-def reduce_triangles(r: Array, axes: tuple[str, ...]) -> tuple[Array, Array]:
+def reduce_triangles(
+    r: Array, axes: tuple[str, ...], *, without_leading: bool = False
+) -> tuple[Array, Array]:
     """Stack the triangles (..., k, n) of all devices along `axes` and factor the stack.
 
-    Where a stack is factored, the last device's rows are on top. So rows of zeros at the end of a
-    block and in all blocks before it are at the end of every stack: Q is zero there, unless there
-    are fewer rows than columns without them.
+    If `without_leading`, the leading n rows of the matrix are missing, and zeros at the end of the
+    blocks take their place. Then these blocks are stacked last, so that Q is zero there.
 
     Returns:
         This device's rows (..., k, l) of the stack's Q, and its R (..., l, n), l = n if there are
         that many rows.
     """
-    own_q = None
+    own_q, n = None, r.shape[-1]
     for axis in reversed(axes):
-        reduce = _gather_triangles if lax.axis_size(axis) <= GATHERED else _merge_in_pairs
-        more, r = reduce(r, axis)
+        count, rows = lax.axis_size(axis), r.shape[-2]
+        missing = min(count, -(-n // rows)) if without_leading else 0  # blocks that lack rows
+        order = [*range(missing, count), *reversed(range(missing))]
+        reduce = _gather_triangles if count <= GATHERED else _merge_in_pairs
+        more, r = reduce(r, axis, order)
         own_q = more if own_q is None else mm(own_q, more)
     assert own_q is not None
     return own_q, r
 
 
-def _gather_triangles(r: Array, axis: str) -> tuple[Array, Array]:
+def _gather_triangles(r: Array, axis: str, order: list[int]) -> tuple[Array, Array]:
     """Reduce the triangles by one all-gather."""
-    count, (*batch, rows, n) = lax.axis_size(axis), r.shape
-    stack = lax.all_gather(r, axis, axis=r.ndim - 2, tiled=True, to="invarying")
-    stack = jnp.flip(stack.reshape(*batch, count, rows, n), axis=-3)
-    q, r = factor(stack.reshape(*batch, count * rows, n), "q", "r")
-    start = (count - 1 - lax.axis_index(axis)) * rows
-    return lax.dynamic_slice_in_dim(q, start, rows, axis=q.ndim - 2), r
+    rows, dim = r.shape[-2], r.ndim - 2
+    stack = lax.all_gather(r, axis, axis=dim, tiled=True, to="invarying")
+    if order != sorted(order):
+        stack = jnp.concatenate([stack[..., i * rows : (i + 1) * rows, :] for i in order], dim)
+    q, r = factor(stack, "q", "r")
+    start = _find_own(sorted(range(len(order)), key=order.__getitem__), axis) * rows
+    return lax.dynamic_slice_in_dim(q, start, rows, axis=dim), r
 
 
-def _merge_in_pairs(r: Array, axis: str) -> tuple[Array, Array]:
+def _merge_in_pairs(r: Array, axis: str, order: list[int]) -> tuple[Array, Array]:
     """Reduce the triangles by exchanges with ever more distant devices (a butterfly).
 
     After the round of distance d every device has the triangle of the 2 d devices that its group
     consists of. It takes a power of two, p, of devices: before, those at the beginning are folded
     in pairs of neighbours, of which the first goes on and tells the other at the end.
     """
-    count, index = lax.axis_size(axis), lax.axis_index(axis)
+    count, (*_, rows, n) = len(order), r.shape
     p = 1 << (count.bit_length() - 1)
-    folded = [(2 * i, 2 * i + 1) for i in range(count - p)]
-    going_on = sorted({*range(count)} - {j for _, j in folded})
-    rows, n = r.shape[-2:]
-    r, held = extend(r, n, -2) if rows < n else r, [rows] * count
+    folded = [(order[2 * i], order[2 * i + 1]) for i in range(count - p)]
+    told = [lower for _, lower in folded]
+    going_on = [i for i in order if i not in told]
+    held = [rows] * count
+    r = extend(r, n, -2) if rows < n else r
     first = own_q = None
     if folded:
         first, r = _merge(r, axis, folded, held)
@@ -224,12 +230,14 @@ def _merge_in_pairs(r: Array, axis: str) -> tuple[Array, Array]:
         own_q = more if own_q is None else mm(own_q, more)
     assert own_q is not None
     if first is not None:
-        told = lax.ppermute(own_q, axis, folded)
-        is_told = (index < 2 * len(folded)) & (index % 2 == 1)
-        own_q = mm(first, jnp.where(is_told, told, own_q))
+        found = lax.ppermute(own_q, axis, folded)
+        own_q = mm(
+            first, jnp.where(_find_own([i in told for i in range(count)], axis), found, own_q)
+        )
     # All devices have, or are to have, the same R. Only a sum lets shard_map know that.
-    r = lax.psum(jnp.where(index == 0, r, jnp.zeros_like(r)), axis)
-    return own_q[..., :rows, :], r
+    r = lax.psum(jnp.where(lax.axis_index(axis) == going_on[0], r, jnp.zeros_like(r)), axis)
+    found_rows = held[going_on[0]]
+    return own_q[..., :rows, :found_rows], r[..., :found_rows, :]
 
 
 def _merge(
@@ -242,27 +250,25 @@ def _merge(
             are no rows of the matrix. So Q must have nothing there: the lower block of the stack
             begins where the rows of the upper one end.
         axis: of the mesh.
-        pairs: of devices, the first of which has the lower block of the stack.
+        pairs: of devices, the first of which has the upper block of the stack.
         held: how many rows each device has; it is brought up to date.
     """
-    *_, n = r.shape
-    partner = dict(pairs) | {j: i for i, j in pairs}
-    lower = dict(pairs)
-    other = lax.ppermute(r, axis, list(partner.items()))
-
-    def find(values: list[int]) -> Array:
-        """Find this device's value."""
-        table = jnp.array(values, jnp.int32)
-        return lax.dynamic_index_in_dim(table, lax.axis_index(axis), keepdims=False)
-
-    begin, own = find([held[lower[i]] if i in lower else 0 for i in range(len(held))]), find(held)
+    n, upper_of = r.shape[-1], {lower: upper for upper, lower in pairs}
+    begins = [held[upper_of[i]] if i in upper_of else 0 for i in range(len(held))]
+    begin, own = _find_own(begins, axis), _find_own(held, axis)
     is_upper = begin == 0
+    other = lax.ppermute(r, axis, pairs + [(lower, upper) for upper, lower in pairs])
+    upper, lower = jnp.where(is_upper, r, other), jnp.where(is_upper, other, r)
     place = jnp.where(is_upper, own, begin)
-    stack = extend(jnp.where(is_upper, r, other), 2 * n, -2)
-    beside = jnp.where(is_upper, other, r)
-    stack = lax.dynamic_update_slice_in_dim(stack, beside, place, axis=r.ndim - 2)
+    stack = lax.dynamic_update_slice_in_dim(extend(upper, 2 * n, -2), lower, place, r.ndim - 2)
     q, r = factor(stack, "q", "r")
-    q = lax.dynamic_slice_in_dim(q, begin, n, axis=q.ndim - 2)
+    q = lax.dynamic_slice_in_dim(q, begin, n, q.ndim - 2)
     for i, j in pairs:
         held[i] = held[j] = min(n, held[i] + held[j])
     return jnp.where(places(q, -2) < own, q, jnp.zeros_like(q)), r
+
+
+def _find_own(values: Sequence[int], axis: str) -> Array:
+    """Find a device's own of the values for all devices along an axis."""
+    table = jnp.array(values, bool if isinstance(values[0], bool) else jnp.int32)
+    return lax.dynamic_index_in_dim(table, lax.axis_index(axis), keepdims=False)
