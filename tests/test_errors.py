@@ -170,13 +170,6 @@ def test_sharded_matrices_are_refused_by_the_name_that_was_called(function):
             EXPLICIT[function](a, np.ones(8))
 
 
-def test_rows_of_c_sharded_over_an_automatic_mesh_are_refused():
-    with mesh_of("automatic") as mesh:
-        (c,) = put(mesh, np.ones((8, 3)))
-        with pytest.raises(ValueError, match=r"^householder_multiply: c must not be sharded along"):
-            jaxqr.householder_multiply(np.eye(8), np.ones(3), c)
-
-
 def test_batches_that_are_sharded_differently_are_refused():
     with mesh_of("explicit", (2, 4), ("x", "y")) as mesh:
         (a,), (b,) = (put(mesh, np.ones((8, 3, 3)), spec=P(axis)) for axis in ("x", "y"))

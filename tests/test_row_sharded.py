@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import jaxqr
@@ -123,32 +122,37 @@ def test_without_the_check_gradients_inside_shard_map_are_of_all_devices_losses(
 # ------------------------------------------------------------- arrays that are sharded already
 
 
-def rows_of(f):
-    """Of the factors of f, with the sign that TSQR gives them."""
-    return lambda a: jaxqr.qr(a, f, positive_diagonal=True)
-
-
-@pytest.mark.parametrize("mode", ["reduced", "r"])
 @pytest.mark.parametrize(
-    "shape, devices, names, spec",
+    "mode, positive, dtype, shape, devices, names, spec",
     [
-        ((40, 5), (8,), ("x",), X),
-        ((4, 32, 3), (2, 4), ("b", "x"), P("b", "x")),
-        ((32, 3), (2, 4), ("b", "x"), P(("b", "x"))),
+        ("reduced", False, "float64", (40, 5), (8,), ("x",), X),
+        ("reduced", True, "complex128", (40, 5), (8,), ("x",), X),
+        ("reduced", False, "complex128", (4, 32, 3), (2, 4), ("b", "x"), P("b", "x")),
+        ("r", False, "float64", (4, 32, 3), (2, 4), ("b", "x"), P("b", "x")),
+        ("reduced", False, "complex128", (32, 6), (2, 4), ("b", "x"), P(("b", "x"))),
+        ("r", True, "float64", (32, 3), (2, 4), ("b", "x"), P(("b", "x"))),
     ],
 )
-def test_qr_of_rows_on_an_explicit_mesh_takes_tsqr(mode, shape, devices, names, spec):
-    a, da = normal(shape), normal(shape, seed=1)
-    want = quickly(everything(rows_of(mode)), a, da)
+def test_qr_of_rows_on_an_explicit_mesh_is_that_of_the_whole_matrix(
+    mode, positive, dtype, shape, devices, names, spec
+):
+    def f(a):
+        return jaxqr.qr(a, mode, positive_diagonal=positive)
+
+    a, da = normal(shape, dtype), normal(shape, dtype, seed=1)
+    want = quickly(everything(f), a, da)
     with mesh_of("explicit", devices, names) as mesh:
         args = put(mesh, a, da, spec=spec)
-        compiled = jax.jit(everything(lambda a: jaxqr.qr(a, mode))).lower(*args).compile(QUICK)
+        compiled = jax.jit(everything(f)).lower(*args).compile(QUICK)
         out = compiled(*args)
-        eager = jaxqr.qr(args[0], mode)
+        eager = f(args[0])
     assert_close(out, want, 1e-9)
     assert_close(eager, want[0], 1e-9)
     n = shape[-1]
-    sizes = [np.prod(list(map(int, re.findall(r"\d+", x[3:])))) for x in exchanged(compiled)]
+    sizes = [
+        np.prod([int(size) for size in re.findall(r"\d+", x.partition("[")[2])])
+        for x in exchanged(compiled)
+    ]
     assert max(sizes) <= 8 * n * n * int(np.prod(shape[:-2]))
     assert_sharded(jax.tree.leaves(out[2]), mesh, spec)
 
@@ -159,7 +163,8 @@ def test_a_batch_sharded_beside_the_rows_is_not_moved():
         args = put(mesh, a, spec=P("b", "x"))
         compiled = jax.jit(jaxqr.qr).lower(*args).compile(QUICK)
         q, r = compiled(*args)
-    assert exchanged(compiled) == ["f64[2,12,3]"]  # two of four matrices, the stacks along x
+    # two of four matrices, the leading rows and the stacks along x
+    assert exchanged(compiled) == ["f64[2,3,3]", "f64[2,12,3]"]
     assert_sharded(q, mesh, P("b", "x"))
     assert_sharded(r, mesh, P("b"))
 
@@ -184,8 +189,28 @@ def test_an_explicit_array_needs_no_mesh_in_use():
     a = normal((40, 3))
     with mesh_of("explicit") as mesh:
         (rows,) = put(mesh, a)
-    assert_close(jaxqr.qr(rows), rows_of("reduced")(a))
-    assert_close(jax.jit(jaxqr.qr)(rows), rows_of("reduced")(a))
+    assert_close(jaxqr.qr(rows), jaxqr.qr(a))
+    assert_close(jax.jit(jaxqr.qr)(rows), jaxqr.qr(a))
+
+
+@pytest.mark.parametrize(
+    "mode, positive", mostly_nightly([("reduced", False), ("l", True), ("l", False)], 3)
+)
+def test_lq_of_columns_on_an_explicit_mesh_is_the_mirror(mode, positive):
+    def f(a):
+        return jaxqr.lq(a, mode, positive_diagonal=positive)
+
+    a, da = normal((4, 3, 32), "complex128"), normal((4, 3, 32), "complex128", seed=1)
+    want = quickly(everything(f), a, da)
+    with mesh_of("explicit", (2, 4), ("b", "x")) as mesh:
+        spec = P("b", None, "x")
+        args = put(mesh, a, da, spec=spec)
+        out, collectives = run(everything(f), *args)
+        eager = f(args[0])
+    assert "all-to-all" not in collectives
+    assert_close(out, want, 1e-9)
+    assert_close(eager, want[0])
+    assert_sharded(out[2], mesh, spec)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +226,14 @@ def test_an_explicit_array_needs_no_mesh_in_use():
         (lambda a: jaxqr.lstsq(jnp.concatenate([a] * 9, -1), a), "lstsq: the 8 row blocks"),
         (lambda a: jaxqr.tsqr(a, axis_name="y"), r"tsqr: axis_name must be .*\('x',\), got 'y'"),
         (lambda a: jaxqr.lq(a), "must not be sharded"),
+        (
+            lambda a: jaxqr.lq(a.mT, "raw", pivoting=True),
+            "lq: the columns .* 'l', got 'raw'. And p",
+        ),
+        (
+            lambda a: jaxqr.lq(jnp.concatenate([a] * 9, -1).mT),
+            r"lq: the columns .* tall, got shape \(36, 16\)",
+        ),
         (lambda a: jaxqr.qr_multiply(a, a.mT), "must not be sharded"),
     ],
 )
@@ -217,23 +250,3 @@ def test_b_must_be_sharded_as_a_is():
         (b,) = put(mesh, normal((16, 4)), spec=P("y"))
         with pytest.raises(ValueError, match=r"lstsq: b must be sharded as a is, .*got P\('y'"):
             jaxqr.lstsq(a, b)
-
-
-@pytest.mark.parametrize("spec", [X, P(None, "x")])
-@pytest.mark.parametrize(
-    "f",
-    [
-        jaxqr.qr,
-        jaxqr.lq,
-        lambda a: jaxqr.lstsq(a, np.ones(8)),
-        lambda a: jaxqr.lstsq(np.ones((8, 3)), a),
-        lambda a: jaxqr.qr_multiply(a, np.ones((2, 8))),
-        lambda a: jaxqr.qr_multiply(np.ones((8, 3)), a),
-    ],
-)
-def test_an_array_that_an_automatic_mesh_shards_is_not_gathered_unasked(f, spec):
-    with mesh_of("automatic") as mesh:
-        (a,) = put(mesh, normal((8, 8)), spec=spec)
-        with pytest.raises(ValueError, match=r"must not be sharded along .*jaxqr.tsqr"):
-            f(a)
-        f(jax.device_put(a, NamedSharding(mesh, P())))  # the advice

@@ -244,13 +244,13 @@ def test_a_batch_is_sharded_over_two_axes_of_the_mesh(kind, shape, spec):
         (jaxqr.qr, P(None, None, "x")),
         (lambda a: jaxqr.qr(a, pivoting=True), P(None, None, "x")),
         (jaxqr.lq, P(None, "x")),
-        (jaxqr.lq, P(None, None, "x")),
+        (jaxqr.rq, P(None, None, "x")),
         (
             lambda c: jaxqr.householder_multiply(np.ones((2, 8, 3)), np.zeros((2, 3)), c),
             P(None, "x"),
         ),
     ],
-    ids=["qr", "pivoted", "lq of rows", "lq", "multiply"],
+    ids=["qr", "pivoted", "lq of rows", "rq", "multiply"],
 )
 def test_sharded_matrix_dimensions_on_an_explicit_mesh_say_what_to_do(f, spec):
     with mesh_of("explicit") as mesh:

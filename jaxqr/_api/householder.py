@@ -10,7 +10,7 @@ from jaxqr._core.algebra import exceeds, identity_like
 from jaxqr._core.partition import broadcast_batch
 from jaxqr._core.settings import calling
 from jaxqr._factor.packed import orgqr_p, ormqr_p
-from jaxqr._sharded.row_blocks import refuse_gathering
+from jaxqr._sharded.row_blocks import warn_of_gathering
 
 
 def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
@@ -44,6 +44,7 @@ def householder_product(h: ArrayLike, tau: ArrayLike) -> Array:
     m, n = h.shape[-2:]
     if exceeds(n, m):
         raise ValueError(f"{name}: h must have at least as many rows as columns, got {h.shape}")
+    warn_of_gathering(name, h=(h, 2), tau=(tau, 1))
     with calling(name, h, tau):
         return form_product(h, tau)
 
@@ -96,7 +97,8 @@ def householder_multiply(
             f"{h.shape}"
         )
     arguments.require_matching_batches(name, h, c, "c", of="h")
-    _require_whole(name, "c", c, min(c.ndim, 2))
+    arguments.require_unsharded(name, "c", c, min(c.ndim, 2))
+    warn_of_gathering(name, h=(h, 2), tau=(tau, 1), c=(c, min(c.ndim, 2)))
     with calling(name, h, tau, c):
         return multiply(h, tau, c, left=left, adjoint=adjoint)
 
@@ -136,12 +138,6 @@ def _check_packed(function: str, h: ArrayLike, tau: ArrayLike) -> tuple[Array, A
             f"{function}: tau must have at most min(m, n) = {most} entries, got tau {tau.shape} "
             f"for h {h.shape}"
         )
-    _require_whole(function, "h", h, 2)
-    _require_whole(function, "tau", tau, 1)
+    arguments.require_unsharded(function, "h", h, 2)
+    arguments.require_unsharded(function, "tau", tau, 1)
     return h, tau
-
-
-def _require_whole(function: str, name: str, x: Array, ndim: int) -> None:
-    """Raise if the last `ndim` dimensions are sharded."""
-    refuse_gathering(function, name, x, ndim)
-    arguments.require_unsharded(function, name, x, ndim)

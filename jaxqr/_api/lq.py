@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxqr._api.modes import check_arguments, factor_by_mode
+from jaxqr._api.modes import check_arguments, factor_by_mode, factor_rows_by_mode
 from jaxqr._core import arguments
 from jaxqr._core.results import (
     LQResult,
@@ -25,6 +25,7 @@ from jaxqr._core.results import (
 )
 from jaxqr._core.settings import calling
 from jaxqr._factor.pivoting import Pivoted, Pivoting
+from jaxqr._sharded.row_blocks import find_column_axes
 
 _Formed = Literal["reduced", "complete"]
 _No = Literal[False]
@@ -72,11 +73,14 @@ def lq(
         `PivotedL` or `PivotedRawResult`, which end with P. diag(L) is real.
 
     Raises:
-        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`, or
-            `positive_diagonal` in mode "raw".
+        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`,
+            `positive_diagonal` in mode "raw", or a matrix that is sharded over an explicit mesh
+            otherwise than said below.
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
-    All results but P are differentiable as in `qr`, with rows in the place of columns.
+    All results but P are differentiable as in `qr`, with rows in the place of columns. As rows in
+    `qr`, the columns of a wide matrix may be sharded over an explicit mesh, in modes "reduced" and
+    "l" without pivoting.
 
     Source: Roberts and Roberts, arXiv 2009.10071; section 6 of ``derivations.md``.
 
@@ -91,6 +95,10 @@ def lq(
     a, pivoting, positive_diagonal = check_arguments(
         "lq", a, mode, pivoting, positive_diagonal, modes
     )
+    axes = find_column_axes(a)
+    if axes:
+        found = factor_rows_by_mode("lq", a, mode, pivoting, positive_diagonal, axes, True)
+        return found if mode == "l" else LQResult(found.R, found.Q)
     arguments.require_unsharded("lq", "a", a)
     with calling("lq", a):
         return _lq(a, mode, pivoting, positive_diagonal)

@@ -20,7 +20,7 @@ from jaxqr._sharded.row_blocks import (
     find_row_axes,
     let_vary,
     map_blocks,
-    refuse_gathering,
+    warn_of_gathering,
 )
 from jaxqr._sharded.sharded_inverse import factor_sharded_inverse
 
@@ -116,9 +116,8 @@ def lstsq(
     axes = find_row_axes(name, a, axis_name)
     arguments.require_unsharded(name, "a", a, 1 if axes else 2)
     if not axes:
-        refuse_gathering(name, "a", a)
-        refuse_gathering(name, "b", b, min(b.ndim, 2))
         arguments.require_unsharded(name, "b", b, min(b.ndim, 2))
+        warn_of_gathering(name, a=(a, 2), b=(b, min(b.ndim, 2)))
     with calling("lstsq", a, b):
         return _lstsq(a, b, rcond, pivoting, axes, mesh)
 

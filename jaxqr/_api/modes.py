@@ -1,17 +1,21 @@
 """What the factorizations have in common: checked arguments, and results by mode."""
 
+from functools import partial
 from typing import Any
 
+import jax
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxqr._core import arguments
 from jaxqr._core.algebra import exceeds, extend
 from jaxqr._core.results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
+from jaxqr._core.settings import calling
 from jaxqr._factor.pivoting import METHODS, Pivoting
 from jaxqr._factor.qr_primitive import factor
 from jaxqr._factor.signs import make_diagonal_positive
-from jaxqr._sharded.row_blocks import refuse_gathering
+from jaxqr._sharded.row_blocks import warn_of_gathering
+from jaxqr._sharded.row_qr import factor_over_mesh
 
 
 def check_arguments(
@@ -24,7 +28,6 @@ def check_arguments(
 ) -> tuple[Array, Pivoting, bool]:
     """Check the arguments of `function`, which has the given modes, and convert them."""
     a = arguments.convert_array(function, "a", a)
-    refuse_gathering(function, "a", a)
     arguments.require_choice(function, "mode", mode, modes)
     pivoting = arguments.require_choice(function, "pivoting", pivoting, tuple(METHODS))
     positive = arguments.require_choice(
@@ -35,6 +38,7 @@ def check_arguments(
             f"{function}: positive_diagonal must be False in mode 'raw', as reflectors fix the "
             "signs, got True"
         )
+    warn_of_gathering(function, a=(a, 2))
     return a, pivoting, positive
 
 
@@ -76,3 +80,53 @@ def _make_positive(q: Array | None, r: Array, transposed: bool) -> tuple[Array |
         return make_diagonal_positive(q, r)
     q, r = make_diagonal_positive(None if q is None else q.mT, r.mT)
     return None if q is None else q.mT, r.mT
+
+
+def factor_rows_by_mode(
+    function: str,
+    a: Array,
+    mode: str,
+    pivoting: Pivoting,
+    positive_diagonal: bool,
+    axes: tuple[str, ...],
+    transposed: bool = False,
+) -> Any:
+    """Factor a matrix whose rows are sharded over `axes` of an explicit mesh, in the modes it has.
+
+    If `transposed`, `a` is the transpose of that matrix, and so are Q and R: `lq`'s results.
+    """
+    triangle, lines, wrong_shape = ("l", "columns", "tall") if transposed else ("r", "rows", "wide")
+    m, n = a.shape[-2:][::-1] if transposed else a.shape[-2:]
+    wrong = []
+    if mode not in ("reduced", triangle):
+        wrong.append(f"the mode must be 'reduced' or {triangle!r}, got {mode!r}")
+    if pivoting:
+        wrong.append(
+            f"pivoting must be False, got {pivoting!r}; pivot its {triangle.upper()} instead"
+        )
+    if m < n:
+        wrong.append(f"a must not be {wrong_shape}, got shape {a.shape}")
+    if wrong:
+        raise ValueError(
+            f"{function}: the {lines} of a are sharded over {axes}, and nothing is gathered "
+            f"unasked. So {'. And '.join(wrong)}. To gather the {lines}, call "
+            "jax.sharding.reshard(a, PartitionSpec(*batch_axes, None, None)) first."
+        )
+    with calling(function, a):
+        q, r = _factor_rows(function, a, mode == triangle, positive_diagonal, axes, transposed)
+    return r if q is None else QRResult(q, r)
+
+
+@partial(jax.jit, static_argnums=(0, 2, 3, 4, 5))
+def _factor_rows(
+    function: str,
+    a: Array,
+    without_q: bool,
+    positive_diagonal: bool,
+    axes: tuple[str, ...],
+    transposed: bool,
+) -> tuple[Array | None, Array]:
+    a = a.mT if transposed else a
+    q, r = factor_over_mesh(function, a, axes=axes, positive_diagonal=positive_diagonal)
+    q, r = (q.mT, r.mT) if transposed else (q, r)
+    return (None, r) if without_q else (q, r)

@@ -17,7 +17,7 @@ from jaxqr._core.results import PivotedQRMultiplyResult, QRMultiplyResult
 from jaxqr._core.settings import calling
 from jaxqr._factor.multiply_primitive import QOperator, make_operator
 from jaxqr._factor.pivoting import METHODS, Pivoted, Pivoting
-from jaxqr._sharded.row_blocks import refuse_gathering
+from jaxqr._sharded.row_blocks import warn_of_gathering
 
 _Mode = Literal["left", "right"]
 
@@ -94,8 +94,8 @@ def qr_multiply(
         )
     arguments.require_matching_batches(name, a, c, "c")
     for argument, x in (("a", a), ("c", c)):
-        refuse_gathering(name, argument, x, min(x.ndim, 2))
         arguments.require_unsharded(name, argument, x, min(x.ndim, 2))
+    warn_of_gathering(name, a=(a, 2), c=(c, min(c.ndim, 2)))
     with calling("qr_multiply", a, c):
         return _qr_multiply(a, c, mode, pivoting, conjugate)
 

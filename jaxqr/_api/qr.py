@@ -6,8 +6,7 @@ import jax
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxqr._api.modes import check_arguments, factor_by_mode
-from jaxqr._api.tsqr import tsqr
+from jaxqr._api.modes import check_arguments, factor_by_mode, factor_rows_by_mode
 from jaxqr._core import arguments
 from jaxqr._core.results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
 from jaxqr._core.settings import calling
@@ -66,8 +65,9 @@ def qr(
         `a`. A NaN or an infinity makes all of its own matrix NaN and no other of the batch.
 
     Raises:
-        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`, or
-            `positive_diagonal` in mode "raw".
+        ValueError: for fewer than two dimensions, an unknown mode or `pivoting`,
+            `positive_diagonal` in mode "raw", or a matrix that is sharded over an explicit mesh
+            otherwise than said below.
         TypeError: if `a` is not an array of numbers, or of a dtype that is not supported.
 
     All results but P are differentiable, any number of times, forward and reverse, where the
@@ -79,6 +79,17 @@ def qr(
     columns which count, and finite. With pivoting it is the true first derivative of all that
     depends on the range of `a` or on R^H R only, and the true higher ones in directions that keep
     the rank. Without pivoting, what stands after a dependent column has no derivative.
+
+    The rows of a tall matrix may be sharded over an explicit mesh, in modes "reduced" and "r"
+    without pivoting: it is factored where it is, by `tsqr`'s reduction. One more sum, of n x n,
+    gives it the signs that it has on a single device; `positive_diagonal` saves that sum and a
+    copy of the rows. What is sharded over an automatic mesh is gathered, with a warning unless the
+    call is traced.
+
+    Signs are LAPACK's: a diagonal entry of R has the sign that its column's first remaining entry
+    has not, or keeps it where nothing remains below. Where that entry is a rounding error, as in
+    columns that depend on others, its sign is one, too, and may differ between platforms, kernels,
+    and numbers of devices.
 
     A reflector with tau = 0 is the identity, and LAPACK's choice jumps there. In modes "complete"
     and "raw" its direction is taken to be constant (section 4).
@@ -110,29 +121,9 @@ def qr(
     axes = find_row_axes("qr", a)
     arguments.require_unsharded("qr", "a", a, 1 if axes else 2)
     if axes:
-        return _sharded_qr(a, mode, pivoting, axes)
+        return factor_rows_by_mode("qr", a, mode, pivoting, positive_diagonal, axes)
     with calling("qr", a):
         return _qr(a, mode, pivoting, positive_diagonal)
-
-
-def _sharded_qr(a: Array, mode: str, pivoting: Pivoting, axes: tuple[str, ...]) -> Any:
-    """Factor a matrix whose rows are sharded over `axes` of an explicit mesh."""
-    m, n = a.shape[-2:]
-    wrong = []
-    if mode not in ("reduced", "r"):
-        wrong.append(f"the mode must be 'reduced' or 'r', got {mode!r}")
-    if pivoting:
-        wrong.append(f"pivoting must be False, got {pivoting!r}; pivot tsqr's R instead")
-    if m < n:
-        wrong.append(f"a must not be wide, got shape {a.shape}")
-    if wrong:
-        raise ValueError(
-            f"qr: the rows of a are sharded over {axes}, and nothing is gathered unasked. So "
-            f"{'. And '.join(wrong)}. To gather the rows, call "
-            "jax.sharding.reshard(a, PartitionSpec(*batch_axes, None, None)) first."
-        )
-    found = tsqr(a, axis_name=axes)
-    return found.R if mode == "r" else found
 
 
 # As a compiled function, called eagerly, its backward pass is one compiled program as well.

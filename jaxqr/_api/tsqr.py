@@ -10,8 +10,8 @@ from jax.typing import ArrayLike
 from jaxqr._core import arguments
 from jaxqr._core.results import QRResult
 from jaxqr._core.settings import calling
-from jaxqr._sharded.row_blocks import AxisName, are_axes_bound, find_row_axes, map_blocks
-from jaxqr._sharded.row_qr import factor_row_blocks
+from jaxqr._sharded.row_blocks import AxisName, are_axes_bound, find_row_axes
+from jaxqr._sharded.row_qr import factor_over_mesh, factor_row_blocks
 
 
 def tsqr(a: ArrayLike, *, axis_name: AxisName, mesh: Mesh | AbstractMesh | None = None) -> QRResult:
@@ -36,8 +36,9 @@ def tsqr(a: ArrayLike, *, axis_name: AxisName, mesh: Mesh | AbstractMesh | None 
     Returns:
         `QRResult(Q, R)`: this device's rows (..., m_i, n) of Q, and R (..., n, n), the same on
         every device, known as such to `jax.shard_map`; else the whole Q, sharded as the rows
-        are, and R. diag(R) is real and not negative, so R depends neither on the number of devices
-        nor on the order in which triangles meet.
+        are, and R. diag(R) is real and not negative, as in `qr` with `positive_diagonal`, so R
+        depends neither on the number of devices nor on the order in which triangles meet. LAPACK's
+        signs come from `qr` of an array whose rows are sharded over an explicit mesh.
 
         Both are differentiable, any number of times, forward and reverse, as those of `qr`; the
         derivative costs one sum of n x n blocks over the devices either way.
@@ -78,13 +79,10 @@ def tsqr(a: ArrayLike, *, axis_name: AxisName, mesh: Mesh | AbstractMesh | None 
     arguments.require_unsharded("tsqr", "a", a, 1)
     with calling("tsqr", a):
         if not are_axes_bound("tsqr", axes):
-            return _factor_over_mesh(a, axes, mesh)
+            return _tsqr(a, axes, mesh)
         return factor_row_blocks("tsqr", a, axes=axes)
 
 
 @partial(jax.jit, static_argnums=(1, 2))
-def _factor_over_mesh(
-    a: Array, axes: tuple[str, ...], mesh: Mesh | AbstractMesh | None
-) -> QRResult:
-    block = partial(factor_row_blocks, "tsqr", axes=axes)
-    return map_blocks("tsqr", block, axes, mesh, [a], QRResult)
+def _tsqr(a: Array, axes: tuple[str, ...], mesh: Mesh | AbstractMesh | None) -> QRResult:
+    return factor_over_mesh("tsqr", a, axes=axes, mesh=mesh)

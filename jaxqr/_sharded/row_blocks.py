@@ -1,6 +1,8 @@
 """Arrays whose rows are spread over devices: the blocks seen from inside and from outside."""
 
 import math
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,22 +65,50 @@ def find_row_axes(function: str, a: Array, axis_name: AxisName | None = None) ->
     return given
 
 
-def refuse_gathering(function: str, name: str, x: Array, ndim: int = 2) -> None:
-    """Raise if matrices `x` are sharded over an automatic mesh, as they would be gathered.
+def find_column_axes(a: Array) -> tuple[str, ...]:
+    """Find the axes along which the columns of `a` are sharded; none if its rows are, too."""
+    rows, columns = map(axis_names, partition(jax.typeof(a))[-2:])
+    return () if rows else columns
 
-    An explicit mesh is seen by the primitives. While a program is traced, the shardings on an
-    automatic mesh are not known.
+
+def warn_of_gathering(function: str, **arrays: tuple[Array, int]) -> None:
+    """Warn if matrices are sharded over an automatic mesh, as each device gathers them.
+
+    On an explicit mesh it is an error, or nothing is gathered. While a program is traced, the
+    shardings on an automatic mesh are not known.
+
+    Args:
+        function: which is called.
+        arrays: its arguments by their names, with the number of dimensions of the matrix or vector.
     """
-    if isinstance(x, jax.core.Tracer) or not isinstance(x.sharding, NamedSharding):
-        return
-    core = x.shape[x.ndim - ndim :]
-    if not is_sharded(x) and x.sharding.shard_shape(x.shape)[x.ndim - ndim :] != core:
-        raise ValueError(
-            f"{function}: {name} must not be sharded along its last {ndim} dimension(s), as each "
-            f"device would gather it, got {x.sharding.spec} for shape {x.shape}. For rows of a "
-            "tall matrix call jaxqr.tsqr, or jaxqr.lstsq with axis_name and mesh. To gather it, "
-            "call jax.device_put first."
+    described = {name: _describe_cut(x, ndim) for name, (x, ndim) in arrays.items()}
+    found = [f"{name} {how}" for name, how in described.items() if how is not None]
+    if found:
+        warnings.warn(
+            f"{function}: each device gathers the whole matrix, got {' and '.join(found)}. For "
+            "rows of a tall matrix call jaxqr.tsqr, or jaxqr.lstsq with axis_name and mesh, which "
+            "gather none. To gather it without this warning, call jax.device_put first.",
+            stacklevel=_count_own_frames(),
         )
+
+
+def _describe_cut(x: Array, ndim: int) -> str | None:
+    """Describe `x` if its last `ndim` dimensions are sharded over an automatic mesh."""
+    if isinstance(x, jax.core.Tracer) or not isinstance(x.sharding, NamedSharding):
+        return None
+    core = x.shape[x.ndim - ndim :]
+    if is_sharded(x) or x.sharding.shard_shape(x.shape)[x.ndim - ndim :] == core:
+        return None
+    return f"of shape {x.shape} sharded by {x.sharding.spec}"
+
+
+def _count_own_frames() -> int:
+    """Count the frames from the caller's to the last one of the package, and the one before."""
+    package, level = __name__.partition(".")[0], 1
+    frame = sys._getframe(1)
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def map_blocks(

@@ -9,6 +9,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+import scipy.linalg
 from jax.sharding import PartitionSpec as P
 
 from jaxqr._sharded import row_qr
@@ -27,6 +28,7 @@ from notation import (
     pairs,
     qr,
     rule,
+    slo,
     upp,
 )
 from own_rules import gradient, run, tangent, thin_jvp, thin_vjp
@@ -68,6 +70,17 @@ def tsqr(a, *, devices, in_pairs=False):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(row_qr, "GATHERED", 1 if in_pairs else devices)
         return on_devices(devices, ROWS, (ROWS, P()))(of_block)(a)
+
+
+def lapacks(a, *, devices):
+    """Q and R of a batch, with LAPACK's signs."""
+
+    def of_block(block):
+        found = row_qr.factor_row_blocks("qr", block, axes=("rows",), positive_diagonal=False)
+        return tuple(found)
+
+    rows = P(None, *ROWS)
+    return on_devices(devices, rows, (rows, P()))(of_block)(a)
 
 
 def inverse_of(a, pivoting=True):
@@ -213,3 +226,39 @@ def test_shares_have_a_local_transposition_and_equal_tangents_with_the_right_sum
     equal = tangent(shares, (A, v), (dA, 0 * v), devices=devices)
     close(equal, np.stack([own.sum(0) / devices] * devices))
     assert error(equal, own) > 1e-3
+
+
+# ----------------------------------------------------------------- LAPACK's signs
+def structured(draw, m):
+    """Matrices whose columns have nothing below the diagonal, at first, later or at the end."""
+    A, T = draw.matrix(m, N), np.triu(draw(m, N))
+    np.fill_diagonal(T, [1, -2, -1, 2])
+    behind = T.copy()
+    behind[:2, :2] = A[:2, :2]  # a reflector, and then none
+    behind[-1, 0] = 1
+    empty = A.copy()
+    empty[:, 1] = 0
+    below = np.where(np.arange(m)[:, None] < N, 0, A)
+    return [A, T, behind, empty, *([below] if m >= 2 * N else [])]
+
+
+@rule("11.7")
+@pytest.mark.parametrize("m", [15, 6])
+def test_lapacks_reflectors_are_those_of_the_leading_rows_on_top_of_a_triangle(draw, m):
+    for A in structured(draw, m):
+        Q2, R2 = qr(A[N:])
+        (h, tau), R = scipy.linalg.qr(A, mode="raw")
+        (h_top, tau_top), R_top = scipy.linalg.qr(np.vstack([A[:N], R2]), mode="raw")
+        close((R_top[:N], tau_top), (R[:N], tau), 1e-13)
+        close(slo(h_top[:N]), slo(h[:N]), 1e-13)
+        close(Q2 @ h_top[N:], h[N:], 1e-13)
+        W, _ = qr(np.vstack([A[:N], R2]))
+        close(np.vstack([W[:N], Q2 @ W[N:]]), qr(A)[0], 1e-13)
+
+
+@rule("11.7")
+@blocks
+def test_the_package_has_lapacks_signs(draw, devices, rows):
+    a = np.stack(structured(draw, devices * rows))
+    for *got, A in zip(*run(lapacks, a, devices=devices), a, strict=True):
+        close(tuple(got), qr(A), 1e-13)
