@@ -38,10 +38,20 @@ def test_unsupported_dtype(name):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("mode", ["full", "economic", None, 3, "R", A])
+@pytest.mark.parametrize("mode", ["Economic", None, 3, "R", A])
 def test_unknown_mode(name, mode):
     with pytest.raises(ValueError, match=rf"{name}: mode must be one of 'reduced', .*, got "):
         getattr(jaxqr, name)(A, mode)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_names_of_modes_in_other_libraries(name):
+    """SciPy's "economic" means one thing; "full" has meant two."""
+    f = getattr(jaxqr, name)
+    for x, y in zip(f(A, "economic"), f(A, "reduced"), strict=True):
+        np.testing.assert_array_equal(x, y)
+    with pytest.raises(ValueError, match=rf"{name}: mode .*, got 'full', which is 'complete' in"):
+        f(A, "full")
 
 
 @pytest.mark.parametrize("name", ["qr", "lq"])

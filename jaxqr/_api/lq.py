@@ -27,7 +27,7 @@ from jaxqr._core.settings import calling
 from jaxqr._factor.pivoting import Pivoted, Pivoting
 from jaxqr._sharded.row_blocks import find_column_axes
 
-_Formed = Literal["reduced", "complete"]
+_Formed = Literal["reduced", "economic", "complete"]
 _No = Literal[False]
 
 
@@ -60,9 +60,9 @@ def lq(
 
     Args:
         a: array (..., m, n), real or complex; k = min(m, n). Dtypes as in `qr`.
-        mode: "reduced" for L (..., m, k) and Q (..., k, n); "complete" for L (..., m, n) and
-            Q (..., n, n); "l" for L (..., m, k) alone; "raw" for the packed reflectors in the
-            storage of LAPACK's gelqf, h (..., m, n) and tau (..., k).
+        mode: "reduced" or "economic" for L (..., m, k) and Q (..., k, n); "complete" for
+            L (..., m, n) and Q (..., n, n); "l" for L (..., m, k) alone; "raw" for the packed
+            reflectors in the storage of LAPACK's gelqf, h (..., m, n) and tau (..., k).
         pivoting: permute the rows so that abs(diag(L)) does not increase:
             ``a[..., P, :] = L @ Q`` with P (..., m) int32 as one more result. "randomized" is
             quicker for large matrices, and abs(diag(L)) only nearly non-increasing.
@@ -92,7 +92,7 @@ def lq(
         True
     """
     modes = ("reduced", "complete", "l", "raw")
-    a, pivoting, positive_diagonal = check_arguments(
+    a, mode, pivoting, positive_diagonal = check_arguments(
         "lq", a, mode, pivoting, positive_diagonal, modes
     )
     axes = find_column_axes(a)
@@ -132,7 +132,7 @@ def rq(a: ArrayLike, mode: str = "reduced") -> Any:
 
     Args:
         a: array (..., m, n), real or complex; k = min(m, n). Dtypes as in `qr`.
-        mode: "reduced" for R (..., m, k) and Q (..., k, n), as SciPy's "economic"; "complete"
+        mode: "reduced" or "economic" for R (..., m, k) and Q (..., k, n); "complete"
             for R (..., m, n) and Q (..., n, n), as SciPy's "full"; "r" for R (..., m, k) alone.
 
     Returns:
@@ -153,7 +153,7 @@ def rq(a: ArrayLike, mode: str = "reduced") -> Any:
         >>> bool(jnp.allclose(r @ q, a, atol=1e-5) & jnp.all(jnp.tril(r, -1) == 0))
         True
     """
-    a, *_ = check_arguments("rq", a, mode, False, False, ("reduced", "complete", "r"))
+    a, mode, *_ = check_arguments("rq", a, mode, False, False, ("reduced", "complete", "r"))
     arguments.require_unsharded("rq", "a", a)
     with calling("rq", a):
         return _rq(a, mode)
@@ -178,8 +178,8 @@ def ql(a: ArrayLike, mode: str = "reduced") -> Any:
 
     Args:
         a: array (..., m, n), real or complex; k = min(m, n). Dtypes as in `qr`.
-        mode: "reduced" for Q (..., m, k) and L (..., k, n); "complete" for Q (..., m, m) and
-            L (..., m, n); "l" for L (..., k, n) alone.
+        mode: "reduced" or "economic" for Q (..., m, k) and L (..., k, n); "complete" for
+            Q (..., m, m) and L (..., m, n); "l" for L (..., k, n) alone.
 
     Returns:
         `QLResult(Q, L)` or the array L. L is zero above the diagonal that ends in its last row
@@ -199,7 +199,7 @@ def ql(a: ArrayLike, mode: str = "reduced") -> Any:
         >>> bool(jnp.allclose(q @ l, a, atol=1e-5) & jnp.all(jnp.triu(l, 1) == 0))
         True
     """
-    a, *_ = check_arguments("ql", a, mode, False, False, ("reduced", "complete", "l"))
+    a, mode, *_ = check_arguments("ql", a, mode, False, False, ("reduced", "complete", "l"))
     arguments.require_unsharded("ql", "a", a)
     with calling("ql", a):
         return _ql(a, mode)

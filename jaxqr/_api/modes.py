@@ -25,10 +25,10 @@ def check_arguments(
     pivoting: Pivoting,
     positive_diagonal: bool,
     modes: tuple[str, ...],
-) -> tuple[Array, Pivoting, bool]:
+) -> tuple[Array, str, Pivoting, bool]:
     """Check the arguments of `function`, which has the given modes, and convert them."""
     a = arguments.convert_array(function, "a", a)
-    arguments.require_choice(function, "mode", mode, modes)
+    mode = _name_mode(function, mode, modes)
     pivoting = arguments.require_choice(function, "pivoting", pivoting, tuple(METHODS))
     positive = arguments.require_choice(
         function, "positive_diagonal", positive_diagonal, (True, False)
@@ -39,7 +39,18 @@ def check_arguments(
             "signs, got True"
         )
     warn_of_gathering(function, a=(a, 2))
-    return a, pivoting, positive
+    return a, mode, pivoting, positive
+
+
+def _name_mode(function: str, mode: Any, modes: tuple[str, ...]) -> str:
+    """Give a mode the name that it has here: SciPy's "economic" is "reduced"."""
+    if isinstance(mode, str) and mode == "full":
+        raise ValueError(
+            f"{function}: mode must be one of {', '.join(map(repr, modes))}, got 'full', which is "
+            "'complete' in SciPy and was 'reduced' in NumPy: write one of these"
+        )
+    economic = isinstance(mode, str) and mode == "economic"
+    return arguments.require_choice(function, "mode", "reduced" if economic else mode, modes)
 
 
 def factor_by_mode(

@@ -13,7 +13,7 @@ from jaxqr._core.settings import calling
 from jaxqr._factor.pivoting import Pivoted, Pivoting
 from jaxqr._sharded.row_blocks import find_row_axes
 
-_Formed = Literal["reduced", "complete"]
+_Formed = Literal["reduced", "economic", "complete"]
 _No = Literal[False]
 
 
@@ -46,9 +46,9 @@ def qr(
         a: array (..., m, n), real or complex; k = min(m, n). Integers and booleans are promoted
             to the default floating dtype; half precision is factored, and differentiated, in
             single precision and rounded at the end.
-        mode: "reduced" for Q (..., m, k) and R (..., k, n); "complete" for Q (..., m, m) and
-            R (..., m, n); "r" for R (..., k, n) alone; "raw" for the packed reflectors
-            h (..., n, m), transposed as in NumPy, and tau (..., k).
+        mode: "reduced", or SciPy's name "economic", for Q (..., m, k) and R (..., k, n);
+            "complete" for Q (..., m, m) and R (..., m, n); "r" for R (..., k, n) alone; "raw" for
+            the packed reflectors h (..., n, m), transposed as in NumPy, and tau (..., k).
         pivoting: permute the columns so that abs(diag(R)) does not increase:
             ``a[..., :, P] = Q @ R`` with P (..., n) int32 as one more result. "randomized" takes
             blocks of pivots at a time, chosen from products with fixed random matrices: quicker
@@ -115,7 +115,7 @@ def qr(
         >>> bool(jnp.allclose(jax.grad(volume)(a[0]).T, jnp.linalg.pinv(a[0]), atol=1e-4))
         True
     """
-    a, pivoting, positive_diagonal = check_arguments(
+    a, mode, pivoting, positive_diagonal = check_arguments(
         "qr", a, mode, pivoting, positive_diagonal, ("reduced", "complete", "r", "raw")
     )
     axes = find_row_axes("qr", a)
