@@ -147,7 +147,8 @@ class _LeadingRows(NamedTuple):
 def _take_leading_rows(a: Array, axes: tuple[str, ...]) -> _LeadingRows:
     m, n = a.shape[-2:]
     first = a[..., : min(m, n), :]
-    start = jnp.minimum(lax.axis_index(axes) * m, n)
+    before = jnp.minimum(lax.axis_index(axes), -(-n // m))  # so many devices have leading rows
+    start = jnp.minimum(before * m, n)
     nothing = jnp.zeros((*a.shape[:-2], n + first.shape[-2], n), a.dtype)
     rows = lax.dynamic_update_slice_in_dim(let_vary(nothing, axes), first, start, axis=a.ndim - 2)
     top = _tell_all(rows[..., :n, :], axes)
@@ -230,14 +231,12 @@ def _merge_in_pairs(r: Array, axis: str, order: list[int]) -> tuple[Array, Array
         own_q = more if own_q is None else mm(own_q, more)
     assert own_q is not None
     if first is not None:
-        found = lax.ppermute(own_q, axis, folded)
-        own_q = mm(
-            first, jnp.where(_find_own([i in told for i in range(count)], axis), found, own_q)
-        )
+        is_told = _find_own([i in told for i in range(count)], axis)
+        own_q = mm(first, jnp.where(is_told, lax.ppermute(own_q, axis, folded), own_q))
     # All devices have, or are to have, the same R. Only a sum lets shard_map know that.
     r = lax.psum(jnp.where(lax.axis_index(axis) == going_on[0], r, jnp.zeros_like(r)), axis)
-    found_rows = held[going_on[0]]
-    return own_q[..., :rows, :found_rows], r[..., :found_rows, :]
+    height = held[going_on[0]]
+    return own_q[..., :rows, :height], r[..., :height, :]
 
 
 def _merge(
@@ -247,8 +246,9 @@ def _merge(
 
     Args:
         r: (..., n, n), of which the leading rows are a device's own, and the others zero. These
-            are no rows of the matrix. So Q must have nothing there: the lower block of the stack
-            begins where the rows of the upper one end.
+            are no rows of the matrix, and Q must have nothing there: the lower block of the stack
+            begins where the rows of the upper one end. In Q's part for a device, what is beyond
+            its rows means nothing.
         axis: of the mesh.
         pairs: of devices, the first of which has the upper block of the stack.
         held: how many rows each device has; it is brought up to date.
@@ -262,10 +262,9 @@ def _merge(
     place = jnp.where(is_upper, own, begin)
     stack = lax.dynamic_update_slice_in_dim(extend(upper, 2 * n, -2), lower, place, r.ndim - 2)
     q, r = factor(stack, "q", "r")
-    q = lax.dynamic_slice_in_dim(q, begin, n, q.ndim - 2)
     for i, j in pairs:
         held[i] = held[j] = min(n, held[i] + held[j])
-    return jnp.where(places(q, -2) < own, q, jnp.zeros_like(q)), r
+    return lax.dynamic_slice_in_dim(q, begin, n, q.ndim - 2), r
 
 
 def _find_own(values: Sequence[int], axis: str) -> Array:
