@@ -28,7 +28,7 @@ import jaxqr
 from jaxqr._core.algebra import mm
 from jaxqr._factor.packed import PROVIDERS
 from jaxqr._lowering import cuda, kernels
-from jaxqr._patch.command import add_arguments, run
+from jaxqr._patch.command import run
 
 RATIO_LIMIT = 30.0  # the threshold of LAPACK's own tests
 GRADIENT_LIMIT = 1e-5
@@ -37,16 +37,15 @@ DIGITS_LIMIT = 9.0  # of the certified coefficients, on data that cost doubles a
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Run the command that the arguments ask for, and return the exit status."""
+    if arguments and arguments[0] == "run":
+        run(arguments[1:])
+        return 0
     parser = argparse.ArgumentParser(
         prog="python -m jaxqr",
         description="Without a command: check this installation, and report on it.",
     )
-    commands = parser.add_subparsers(dest="command")
-    add_arguments(commands.add_parser("run", help="run a program with JAX patched by jaxqr"))
-    options = parser.parse_args(arguments)
-    if options.command == "run":
-        run(options)
-        return 0
+    parser.add_argument("command", nargs="?", choices=["run"], help="see python -m jaxqr run -h")
+    parser.parse_args(arguments)
     return check_installation()
 
 
@@ -57,7 +56,8 @@ def check_installation() -> int:
     print_lowerings()
     a = longley()
     print(f"\nLongley's data, {a.shape[0]} x {a.shape[1]}, {a.dtype}, columns scaled to norm 1..2")
-    rows = [["", "residual", "orthogonality", "gradient", "time", "jnp.linalg.qr"]]
+    peer = "jnp.linalg.qr, patched" if jaxqr.status().patched else "jnp.linalg.qr"
+    rows = [["", "residual", "orthogonality", "gradient", "time", peer]]
     good = True
     jnp_time = seconds(jnp.linalg.qr, a)
     for name, function in FACTORIZATIONS.items():

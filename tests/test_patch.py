@@ -1,6 +1,5 @@
 """Patching JAX: what is replaced and given back, who is refused, what is reported."""
 
-import json
 import threading
 import warnings
 
@@ -12,7 +11,6 @@ from jax import lax
 from jax.interpreters import ad, mlir
 
 import jaxqr
-from jaxqr.__main__ import main
 from jaxqr._core.undocumented import find_rules, set_rules
 from jaxqr._lowering import kernels
 from jaxqr._patch import tables
@@ -59,18 +57,6 @@ def test_unpatching_restores_the_very_rules_that_were_there():
     assert jnp.linalg.lstsq is STOCK_LSTSQ
 
 
-def test_importing_patches_nothing_unless_the_environment_says_so():
-    program = (
-        "import jax; from jax.interpreters import ad; from jax.lax.linalg import qr_p; "
-        "rule = ad.primitive_jvps[qr_p]; import jaxqr; "
-        "print(ad.primitive_jvps[qr_p] is rule, jaxqr.status().patched)"
-    )
-    assert python("-c", program).stdout.split() == ["True", "False"]
-    assert python("-c", program, JAXQR_PATCH="1").stdout.split() == ["False", "True"]
-    refused = python("-c", "import jaxqr", check=False, JAXQR_PATCH="yes")
-    assert "JAXQR_PATCH must be 0, 1 or unset, got 'yes'" in refused.stderr
-
-
 def test_patching_starts_no_device():
     """A program may patch first and call `jax.distributed.initialize` then."""
     program = (
@@ -105,6 +91,46 @@ def test_blocks_nest_and_give_back_what_was_before():
         assert jaxqr.status().patched
     assert jaxqr.status()[:2] == (False, False)
     jaxqr.unpatch()  # once more does nothing
+
+
+def test_of_blocks_that_overlap_the_last_one_to_end_gives_back():
+    def block(**options):
+        with jaxqr.patched(**options):
+            yield
+
+    first, second = block(lstsq=True), block()
+    next(first), next(second)
+    first.close()
+    assert jaxqr.status()[:2] == (True, False)
+    second.close()
+    assert not jaxqr.status().patched
+    third = block()
+    next(third)
+    jaxqr.patch()
+    third.close()
+    assert jaxqr.status().patched  # as it was called for
+
+
+@jaxqr.patched()
+def ask_status(depth=0):
+    return ask_status(depth - 1) if depth else jaxqr.status().patched
+
+
+def test_a_function_may_be_decorated_if_it_runs_when_it_is_called():
+    assert ask_status() and ask_status(2)
+    assert not jaxqr.status().patched
+
+    def generate():
+        yield jaxqr.status()
+
+    async def wait():
+        pass
+
+    for function in (generate, wait):
+        with pytest.raises(
+            TypeError, match=f"patched: .*got the .* function .*{function.__name__}"
+        ):
+            jaxqr.patched()(function)
 
 
 def test_threads_patch_one_after_the_other():
@@ -236,7 +262,7 @@ def test_a_jax_that_has_changed_stays_as_it_is(monkeypatch, drift):
     assert rules_of_jax() == before
 
 
-# ------------------------------------------------------------------------ reports and commands
+# ------------------------------------------------------------------------ reports
 
 
 def test_the_status_tells_what_is_patched_and_how_often_it_served():
@@ -249,42 +275,6 @@ def test_the_status_tells_what_is_patched_and_how_often_it_served():
     for words in ("is patched", "lstsq is replaced", "qr: derivatives 1", "lstsq: values 1"):
         assert words in text
     assert ("cpu" in text) == kernels.available()
-
-
-@pytest.fixture
-def script(tmp_path):
-    path = tmp_path / "program.py"
-    path.write_text(
-        "import json, sys\n"
-        "import jax, jax.numpy as jnp\n"
-        "def loss(a):\n"
-        "    return jnp.sum(jnp.linalg.qr(a)[0])\n"
-        "gradient = jax.grad(loss)(jnp.ones((3, 2)))\n"
-        "print(json.dumps([sys.argv, sys.path[0], __name__, bool(jnp.isfinite(gradient).all())]))\n"
-    )
-    return path
-
-
-def test_a_program_runs_patched_as_python_runs_it(script):
-    folder = str(script.parent)
-    done = python("-m", "jaxqr", "run", "--report", script, "--report", "2")
-    argv, path, name, finite = json.loads(done.stdout)
-    assert (argv, path, name, finite) == (
-        [str(script), "--report", "2"],
-        folder,
-        "__main__",
-        True,
-    )
-    assert "qr: derivatives 1" in done.stderr
-    done = python("-m", "jaxqr", "run", "-m", "program", "x", cwd=folder)
-    argv, path, name, finite = json.loads(done.stdout)
-    assert (argv, path, name, finite) == ([str(script), "x"], folder, "__main__", True)
-    assert not done.stderr
-
-
-def test_a_program_that_is_not_there_is_an_error():
-    with pytest.raises(SystemExit, match=r"there is no file nothing\.py"):
-        main(["run", "nothing.py"])
 
 
 def test_a_patch_warns_of_nothing():

@@ -94,3 +94,23 @@ def test_another_function_for_least_squares_is_refused_by_name(monkeypatch):
         jaxqr.unpatch()
     jnp.linalg.lstsq = ours
     assert least_squares.is_replaced()
+
+
+def test_numbers_of_64_bits_stay_where_they_are_off():
+    a, b = jnp.asarray(normal((5, 3))), jnp.asarray(normal((5,)))
+    with jaxqr.patched(lstsq=True), jax.enable_x64(False):
+        assert [x.dtype.name for x in jnp.linalg.lstsq(a, b)[::3]] == ["float64", "float64"]
+
+
+@pytest.mark.parametrize("rcond", ["x", np.inf, np.float32(1e-3), np.array(1e-3)])
+def test_odd_bounds_mean_what_they_mean_to_jax(rcond):
+    a, b = normal((5, 3)), normal((5,))
+    with jax.numpy_dtype_promotion("standard"):
+        try:
+            want = jnp.linalg.lstsq(a, b, rcond)[0]
+        except TypeError:
+            with jaxqr.patched(lstsq=True), pytest.raises(TypeError):
+                jnp.linalg.lstsq(a, b, rcond)
+            return
+        with jaxqr.patched(lstsq=True):
+            np.testing.assert_allclose(jnp.linalg.lstsq(a, b, rcond)[0], want, atol=1e-12)

@@ -51,6 +51,22 @@ def test_values_and_signs_are_those_of_stock_jax(dtype):
     assert_close(got, want, 1e4 * jnp.finfo(dtype).eps)
 
 
+@needs_kernels
+def test_half_precision_is_factored_in_single():
+    def f(a):
+        return jnp.linalg.qr(a), lax.linalg.qr(a, pivoting=True), jnp.linalg.qr(a, "raw")
+
+    a = normal((4, 3), "float32").astype("float16")
+    with pytest.raises(NotImplementedError):
+        f(a)
+    with jaxqr.patched():
+        got, want = f(a), f(a.astype("float32"))
+        gradient = jax.grad(lambda a: jnp.sum(jnp.linalg.qr(a)[0][:, 0]))(jnp.asarray(a))
+    assert_close(got, want, 2e-3, dtypes=False)
+    assert {x.dtype.name for x in jax.tree.leaves(got)} == {"float16", "int32"}
+    assert gradient.dtype == "float16"
+
+
 def multiply_in_all_ways(a, c):
     """`qr_multiply` from both sides, and what it is made of."""
     h, tau = jnp.linalg.qr(a, "raw")

@@ -1,43 +1,85 @@
 """``python -m jaxqr run``: a program run with JAX patched from its first line on."""
 
 import argparse
+import importlib.util
+import io
 import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from jaxqr._patch.patch import patch, status
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of the command to a parser."""
-    parser.add_argument("--lstsq", action="store_true", help="replace jax.numpy.linalg.lstsq, too")
-    parser.add_argument(
-        "--report",
-        action="store_true",
-        help="write to stderr at the end how often jaxqr stood in for JAX",
-    )
-    parser.add_argument(
-        "-m", dest="is_module", action="store_true", help="the program is the name of a module"
-    )
-    parser.add_argument("program", help="a script, or with -m a module")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the program gets")
-
-
-def run(options: argparse.Namespace) -> None:
-    """Patch JAX and run the program as Python itself would."""
-    program = options.program
-    if not options.is_module and not Path(program).exists():
-        sys.exit(f"python -m jaxqr run: there is no file {program}")
+def run(arguments: Sequence[str]) -> None:
+    """Patch JAX and run a program as Python itself would."""
+    parser = make_parser()
+    own, rest = _split(list(arguments))
+    options = parser.parse_args(own)
+    if (options.module is None) == (options.script is None):
+        parser.error("a script, or -m and a module, must be given")
+    if options.script is not None and not Path(options.script).exists():
+        parser.error(f"there is no file {options.script}")
     patch(lstsq=options.lstsq)
-    sys.argv = [program, *options.arguments]
     try:
-        if options.is_module:
-            sys.path[0] = str(Path.cwd())
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        if options.module is not None:
+            _run_module(options.module, rest)
         else:
-            if Path(program).is_file():  # runpy does this itself for folders and archives
-                sys.path[0] = str(Path(program).resolve().parent)
-            runpy.run_path(program, run_name="__main__")
+            _run_script(options.script, rest)
     finally:
         if options.report:
             print(status(), file=sys.stderr)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of what stands before the program's own arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxqr run",
+        usage="%(prog)s [--lstsq] [--report] (script | -m module) [argument ...]",
+        description="Run a program with JAX patched by jaxqr, see jaxqr.patch. What follows the "
+        "program is its own. Processes that it spawns are not patched.",
+    )
+    add = parser.add_argument
+    add("--lstsq", action="store_true", help="replace jax.numpy.linalg.lstsq, too")
+    add("--report", action="store_true", help="tell on stderr at the end how often jaxqr served")
+    add("-m", dest="module", help="the program is a module")
+    add("script", nargs="?", help="a script, or a folder or an archive with a __main__.py")
+    return parser
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Split behind the program: what comes there may look like options of this command."""
+    for i, argument in enumerate(arguments):
+        if argument == "-m":
+            return arguments[: i + 2], arguments[i + 2 :]
+        if not argument.startswith("-") or argument.startswith("-m"):
+            return arguments[: i + 1], arguments[i + 1 :]
+    return arguments, []
+
+
+def _run_module(name: str, arguments: list[str]) -> None:
+    sys.path[0] = str(Path.cwd())
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        sys.exit(f"python -m jaxqr run: no module named {name}")
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def _run_script(script: str, arguments: list[str]) -> None:
+    sys.argv = [script, *arguments]
+    path = Path(script).resolve()
+    if not path.is_file() or path.suffix in (".zip", ".pyz", ".whl"):
+        runpy.run_path(script, run_name="__main__")
+        return
+    sys.path[0] = str(path.parent)
+    module = ModuleType("__main__")
+    module.__file__ = str(Path(script).absolute())
+    sys.modules["__main__"] = module  # where pickle looks for what the script defines
+    with io.open_code(str(path)) as file:
+        code = compile(file.read(), module.__file__, "exec")
+    exec(code, module.__dict__)

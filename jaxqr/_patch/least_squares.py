@@ -1,16 +1,18 @@
 """The function that stands for `jax.numpy.linalg.lstsq` on request."""
 
-import math
 from collections.abc import Callable
 from functools import partial, wraps
+from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from jaxqr._api.lstsq import lstsq
+from jaxqr._core.settings import calling
 from jaxqr._patch.tables import SERVED, PatchConflictError
 
 # JAX's function while ours stands in its place.
@@ -65,7 +67,9 @@ def _make_lstsq(stock: Callable[..., Any]) -> Callable[..., Any]:
         if 0 in (m, n, *right) or len(right) not in (1, 2) or right[0] != m or _is_odd(rcond):
             return stock(a, b, rcond, numpy_resid=numpy_resid)
         SERVED["lstsq", "values"] += 1
-        x, residuals, rank, s = _solve(a, b, None if rcond is None else float(rcond))
+        a, b = jnp.asarray(a), jnp.asarray(b)
+        with calling("lstsq", a, b):
+            x, residuals, rank, s = _solve(a, b, None if rcond is None else float(rcond))
         if numpy_resid and (rank < n or m <= n):
             residuals = jnp.asarray([])
         return x, residuals, rank, s
@@ -81,18 +85,18 @@ def _two(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _is_odd(rcond: Any) -> bool:
     if rcond is None:
         return False
-    return (
-        isinstance(rcond, jax.core.Tracer)
-        or jnp.ndim(rcond) != 0
-        or not math.isfinite(float(rcond))
-    )
+    if isinstance(rcond, jax.core.Tracer) or jnp.ndim(rcond) != 0:
+        return True
+    real = isinstance(rcond, Real) or np.isrealobj(rcond)
+    return not (real and np.issubdtype(np.result_type(rcond), np.number) and np.isfinite(rcond))
 
 
 @partial(jax.jit, static_argnums=2)
-def _solve(a: ArrayLike, b: ArrayLike, rcond: float | None) -> tuple[Array, Array, Array, Array]:
+def _solve(a: Array, b: Array, rcond: float | None) -> tuple[Array, Array, Array, Array]:
     """Solve by this package, and find the singular values by JAX, if they are used."""
-    a, b = jnp.asarray(a), jnp.asarray(b)
-    dtype = jnp.result_type(a, b, float)  # integers become the default floating dtype
+    dtype = jnp.result_type(a, b)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        dtype = jnp.result_type(float)
     eps = float(jnp.finfo(dtype).eps)
     if rcond is None:
         rcond = eps * max(a.shape)

@@ -1,11 +1,12 @@
 """The public functions that put this package under JAX's own QR, and report on it."""
 
+import inspect
 import os
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 from jax.extend.core import Primitive
@@ -13,9 +14,14 @@ from jax.extend.core import Primitive
 from jaxqr._patch import least_squares, tables
 from jaxqr._patch.tables import PatchConflictError, Rules
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 _lock = threading.RLock()
 # The rules of JAX that were there before, and those that stand there now, while it is patched.
 _in_place: list[tuple[dict[Primitive, Rules], dict[Primitive, Rules]]] = []
+# Whether `lstsq` is wanted by `patch`, if it is in force, and by each block that is open.
+_by_call: list[bool] = []
+_by_blocks: list[bool] = []
 
 
 class PatchStatus(NamedTuple):
@@ -85,28 +91,14 @@ def patch(*, lstsq: bool = False) -> None:
         >>> def projected_square(a):
         ...     return jnp.sum(jnp.linalg.qr(a)[0][:, :1] ** 2)
         >>> jaxqr.patch()
-        >>> dependent = jnp.ones((3, 2))  # where JAX's own derivative is NaN
-        >>> bool(jnp.allclose(jax.grad(projected_square)(dependent), 0, atol=1e-6))
+        >>> singular = jnp.zeros((3, 2))  # where JAX's own derivative is NaN
+        >>> bool(jnp.allclose(jax.grad(projected_square)(singular), 0, atol=1e-6))
         True
         >>> jaxqr.unpatch()
     """
     with _lock:
-        if not _in_place:
-            try:
-                _in_place.append(tables.install())
-            except PatchConflictError:
-                raise
-            except Exception as error:  # whatever a JAX does that is not known yet
-                warnings.warn(
-                    f"patch: JAX {jax.__version__} stays as it is, as its QR is not the one that "
-                    f"jaxqr knows: {error}",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                return
-            tables.SERVED.clear()
-        if least_squares.replace(lstsq):
-            jax.clear_caches()
+        _by_call[:] = [lstsq]
+        _apply(stacklevel=3)
 
 
 def patch_if_asked() -> None:
@@ -134,27 +126,24 @@ def unpatch() -> None:
         False
     """
     with _lock:
-        if _in_place:
-            before, installed = _in_place[0]
-            tables.require_installed(installed)
-            least_squares.replace(False)
-            tables.restore(before)
-            _in_place.clear()
+        _by_call.clear()
+        _apply()
 
 
-@contextmanager
-def patched(*, lstsq: bool = False) -> Iterator[None]:
+def patched(*, lstsq: bool = False) -> ContextDecorator:
     """Call `patch` for a block of code, or for a function that it decorates.
 
-    What was before is there again afterwards. The compiled programs of the process are dropped at
-    the start and at the end, so it is meant for whole programs and tests, not for inner loops; and
-    it holds for all threads.
+    What was before is there again afterwards; of blocks that overlap, the last one to end gives it
+    back. The compiled programs of the process are dropped at the start and at the end, so it is
+    meant for whole programs and tests, not for inner loops; and it holds for all threads.
 
     Args:
-        lstsq: as of `patch`.
+        lstsq: as of `patch`. It is replaced while any block that is open asks for it.
 
     Raises:
         PatchConflictError: as of `patch` and `unpatch`.
+        TypeError: if it decorates a generator function or a coroutine function, which only begins
+            to run when the call is over. Write the block into it.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jaxqr
@@ -164,15 +153,70 @@ def patched(*, lstsq: bool = False) -> Iterator[None]:
         >>> bool(jnp.allclose(r, jnp.linalg.qr(a, mode="r"), atol=1e-5))
         True
     """
-    before = status()
-    patch(lstsq=lstsq)
-    try:
-        yield
-    finally:
-        if before.patched:
-            patch(lstsq=before.lstsq)
-        else:
-            unpatch()
+    return _Block(lstsq)
+
+
+class _Block(ContextDecorator):
+    def __init__(self, lstsq: bool) -> None:
+        self._lstsq = lstsq
+
+    def __enter__(self) -> None:
+        with _lock:
+            _by_blocks.append(self._lstsq)
+            try:
+                _apply(stacklevel=3)
+            except BaseException:
+                _by_blocks.remove(self._lstsq)
+                raise
+
+    def __exit__(self, *error: Any) -> None:
+        with _lock:
+            _by_blocks.remove(self._lstsq)
+            _apply()
+
+    def __call__(self, function: _Function) -> _Function:
+        if (
+            inspect.isgeneratorfunction(function)
+            or inspect.iscoroutinefunction(function)
+            or inspect.isasyncgenfunction(function)
+        ):
+            raise TypeError(
+                "patched: what it decorates must run when it is called, got the generator or "
+                f"coroutine function {function.__qualname__}; write `with jaxqr.patched():` in it"
+            )
+        return super().__call__(function)
+
+
+def _apply(stacklevel: int = 1) -> None:
+    """Make true what is wanted. If that fails, what stands in JAX's tables stays."""
+    wanted = [*_by_call, *_by_blocks]
+    if wanted and not _in_place:
+        try:
+            _in_place.append(tables.install())
+        except PatchConflictError:
+            _by_call.clear()
+            raise
+        except Exception as error:  # whatever a JAX does that is not known yet
+            _by_call.clear()
+            warnings.warn(
+                f"patch: JAX {jax.__version__} stays as it is, as its QR is not the one that "
+                f"jaxqr knows: {error}",
+                RuntimeWarning,
+                stacklevel=stacklevel,
+            )
+            return
+        tables.SERVED.clear()
+    if not _in_place:
+        return
+    if wanted:
+        if least_squares.replace(any(wanted)):
+            jax.clear_caches()
+        return
+    before, installed = _in_place[0]
+    tables.require_installed(installed)
+    least_squares.replace(False)
+    tables.restore(before)
+    _in_place.clear()
 
 
 def status() -> PatchStatus:
