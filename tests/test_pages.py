@@ -1,10 +1,13 @@
 """README, CONTRIBUTING and docs: commands are marked, links and files are there, examples run."""
 
+import json
 import re
 
 import pytest
 
 from benchmarks import report
+from benchmarks.patch.clients import CLIENTS
+from benchmarks.patch.command import client_rows, speed_range, table
 from figures import RESULTS, measured
 from surroundings import ROOT
 
@@ -53,3 +56,15 @@ def test_the_page_on_speed_says_what_was_measured():
     margins = {str(row.cell): report.speedup(row, "jnp") for row in rows}
     single, double = (margins[f"randomized/2048x2048/{dtype}"] for dtype in ("f4", "f8"))
     assert f"is {single:.1f} times (float32) and {double:.1f} times (float64) as fast" in page
+
+
+def test_the_page_on_the_patch_says_what_was_measured():
+    page = (ROOT / "docs/patch.md").read_text(encoding="utf-8")
+    rows = json.loads((RESULTS / "patch.json").read_text(encoding="utf-8"))["rows"]
+    assert f"\n\n{table(client_rows(rows))}\n\n" in page
+    assert len(client_rows(rows)) == len(CLIENTS)
+    (least_r, most_r), (least_q, most_q) = (speed_range(rows, f"{x} alone") for x in "RQ")
+    words = " ".join(page.split())
+    assert f"R alone is {least_r:.1f} to {most_r:.0f} times as fast" in words
+    assert f"Q alone {least_q:.1f} to {most_q:.0f} times" in words
+    assert least_r > 1 and least_q > 1

@@ -110,8 +110,23 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| --- | ---: | ---: | ---: |",
     ]
     for row in rows:
-        stock, ours = row["stock"], row["patched"]
-        if stock and ours:
-            times = f"{1e3 * stock:.3g} | {1e3 * ours:.3g} | {stock / ours:.2f}"
-            lines.append(f"| {row['name']} | {times} |")
+        if row["stock"] and row["patched"]:
+            times = f"{_milliseconds(row['stock'])} | {_milliseconds(row['patched'])}"
+            lines.append(f"| {row['name']} | {times} | {row['stock'] / row['patched']:.1f} |")
     return "\n".join(lines)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
+
+
+def client_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Select the rows of libraries' programs."""
+    names = {f"{client.library}: {client.what}" for client in CLIENTS}
+    return [row for row in rows if row["name"] in names]
+
+
+def speed_range(rows: Sequence[dict[str, Any]], part: str) -> tuple[float, float]:
+    """Find how many times as fast a part, as "R alone", is at least and at most."""
+    found = [row["stock"] / row["patched"] for row in rows if row["name"].startswith(part)]
+    return min(found), max(found)
