@@ -18,6 +18,7 @@ from jax import export
 from emulated_kernels import Built, Kernels
 from jaxqr._core import primitive
 from jaxqr._lowering import cuda
+from jaxqr._patch import tables
 
 
 class EmulatedGpu:
@@ -65,6 +66,7 @@ def lowered_as_on_a_gpu() -> Iterator[None]:
     with (
         mock.patch.object(cuda, "available", lambda: True),
         mock.patch.object(primitive, "is_for_export", lambda ctx: False),
+        mock.patch.object(tables, "is_for_export", lambda ctx: False),
     ):
         yield
     jax.clear_caches()

@@ -1,5 +1,6 @@
 """JAX's own functions with jaxqr below them: the results of stock JAX, wherever it has some."""
 
+import contextlib
 import functools
 import itertools
 
@@ -12,11 +13,13 @@ from jax.sharding import PartitionSpec as P
 
 import jaxqr
 from benchmarks.patch.clients import CLIENTS
+from emulated_gpu import EmulatedGpu, lowered_as_on_a_gpu, program_for_cuda
 from foreign_platform import targets
+from gpu_kernels import all_kernels
 from laws import QUICK, assert_close, loss_of, mostly_nightly, quickly
 from matrices import DTYPES, normal, of_rank, separated
 from meshes import X, assert_sharded, every_mesh, mesh_of, put
-from surroundings import needs_kernels
+from surroundings import needs_emulation, needs_kernels
 
 # Those of JAX's own tests of QR: one, square, wide, tall, batched, many rows, empty.
 SHAPES = [(1, 1), (3, 3), (3, 4), (2, 10, 5), (2, 200, 100), (64, 16, 5), (137, 9, 5), (5000, 2, 2)]
@@ -51,20 +54,11 @@ def test_values_and_signs_are_those_of_stock_jax(dtype):
     assert_close(got, want, 1e4 * jnp.finfo(dtype).eps)
 
 
-@needs_kernels
-def test_half_precision_is_factored_in_single():
-    def f(a):
-        return jnp.linalg.qr(a), lax.linalg.qr(a, pivoting=True), jnp.linalg.qr(a, "raw")
-
+def test_half_precision_is_refused_as_by_stock_jax():
     a = normal((4, 3), "float32").astype("float16")
-    with pytest.raises(NotImplementedError):
-        f(a)
-    with jaxqr.patched():
-        got, want = f(a), f(a.astype("float32"))
-        gradient = jax.grad(lambda a: jnp.sum(jnp.linalg.qr(a)[0][:, 0]))(jnp.asarray(a))
-    assert_close(got, want, 2e-3, dtypes=False)
-    assert {x.dtype.name for x in jax.tree.leaves(got)} == {"float16", "int32"}
-    assert gradient.dtype == "float16"
+    for block in (contextlib.nullcontext(), jaxqr.patched()):
+        with block, pytest.raises((NotImplementedError, TypeError)):
+            jnp.linalg.qr(a)
 
 
 def multiply_in_all_ways(a, c):
@@ -268,3 +262,20 @@ def test_what_jax_itself_builds_on_qr_follows():
 
     got, want = both(f, jax.random.key(0), a)
     assert_close(got, want, 1e-6)
+
+
+@needs_emulation
+def test_programs_for_cuda_launch_the_packages_kernels():
+    a = separated((3, 9, 4), "float32")
+    EmulatedGpu(all_kernels().built)
+    loss = functools.partial(jax.value_and_grad, loss_of(jnp.linalg.qr))
+    with lowered_as_on_a_gpu(), jaxqr.patched():
+        assert "cuda" in jaxqr.status().platforms
+        programs = [program_for_cuda(f, a) for f in (triangle_alone, loss())]
+    for program, f in zip(programs, (triangle_alone, loss()), strict=True):
+        assert targets(program) == {"jaxqr_launch"}
+        assert_close(quickly(program.call, a), quickly(f, a), 1e-4)
+
+
+def triangle_alone(a):
+    return jnp.linalg.qr(a, "r")

@@ -5,7 +5,6 @@ settings that this package's own rules have.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +15,6 @@ from jax.extend.core import Primitive
 
 from jaxqr._api.householder import form_product, multiply
 from jaxqr._core.algebra import exceeds, extend, triu
-from jaxqr._core.arguments import promote_arrays
 from jaxqr._core.primitive import is_zero
 from jaxqr._core.undocumented import find_primitives, zero_tangent
 from jaxqr._factor.packed_rules import raw_jvp
@@ -72,22 +70,9 @@ def find_jax_primitives() -> dict[str, tuple[Primitive, frozenset[str]]]:
     return found
 
 
-def _in_working_precision(compute: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
-    """Let a function of a matrix compute in single where the matrix is in half precision."""
-
-    @wraps(compute)
-    def run(a: Array, *others: Array, **params: Any) -> list[Array]:
-        (working,), dtype = promote_arrays(a)
-        found = compute(working, *others, **params)
-        return [x.astype(dtype) if x.dtype == working.dtype else x for x in found]
-
-    return run
-
-
 # --------------------------------------------------------------------------------------- qr
 
 
-@_in_working_precision
 def _compute_qr(
     a: Array,
     *,
@@ -137,13 +122,11 @@ def _differentiate(compute: Callable[..., list[Array]]) -> Callable[..., Any]:
 # --------------------------------------------------------------------------- geqrf and geqp3
 
 
-@_in_working_precision
 def _compute_geqrf(a: Array) -> list[Array]:
     """Factor; give (h, tau)."""
     return factor(a, "h", "tau")
 
 
-@_in_working_precision
 def _compute_geqp3(a: Array, jpvt: Array, *, use_magma: bool | None) -> list[Array]:
     """Factor with pivoting; give (h, permutation counted from 1, tau)."""
     del use_magma
@@ -163,12 +146,12 @@ def _differentiate_geqp3(
     if 0 in a.shape:
         return out, list(map(zero_tangent, out))
     order, k = out[1], min_dim(*a.shape[-2:])
-    (h, tau, da), dtype = promote_arrays(out[0], out[2], tangents[0])
+    h, tau, da = out[0], out[2], tangents[0]
     q, r = form_product(h[..., :k], tau), triu(h[..., :k, :])
     da = permute_columns(da, (order - 1).astype(jnp.int32))
     dq, dr = qr_jvp_p.bind(q, r, da, outputs=("q", "r"), pivoted=True, transposed=False)
     dh, dtau = raw_jvp(q, h, tau, dq, dr)
-    return out, [dh.astype(dtype), zero_tangent(order), dtau.astype(dtype)]
+    return out, [dh, zero_tangent(order), dtau]
 
 
 # -------------------------------------------------------------- householder_product and ormqr
