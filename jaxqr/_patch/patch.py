@@ -55,11 +55,11 @@ class PatchStatus(NamedTuple):
 def patch(*, lstsq: bool = False) -> None:
     """Let JAX's own QR compute and differentiate with this package, in all that calls it.
 
-    Replaced are the rules of JAX's primitives `qr`, `geqrf`, `geqp3`, `ormqr` and
-    `householder_product`, not names. So `jax.numpy.linalg.qr`, `jax.scipy.linalg.qr` and
-    `qr_multiply`, `jax.lax.linalg.qr`, and what libraries have imported of them, follow under every
-    transformation. Results keep their meaning, shapes, dtypes and signs. Derivatives are finite at
-    every rank, and those of `qr_multiply` and of products with packed reflectors exist.
+    Replaced are the rules of JAX's primitives ``qr``, ``geqrf``, ``geqp3``, ``ormqr`` and
+    ``householder_product``, not names. So `jax.numpy.linalg.qr`, `jax.scipy.linalg.qr` and
+    ``qr_multiply``, `jax.lax.linalg.qr`, and what libraries have imported of them, follow under
+    every transformation. Results keep their meaning, shapes, dtypes and signs. Derivatives are
+    finite at every rank, and those of ``qr_multiply`` and of products with packed reflectors exist.
 
     Values are computed by this package on platforms for which it has kernels here, see
     `PatchStatus.platforms`, derivatives by its rules everywhere. Programs that are exported hold
@@ -82,7 +82,7 @@ def patch(*, lstsq: bool = False) -> None:
         RuntimeWarning: if the primitives of this release of JAX are not those known here. Then JAX
             stays as it is.
 
-    To call it again changes nothing but `lstsq`. `unpatch` undoes it, `patched` limits it to a
+    To call it again changes nothing but ``lstsq``. `unpatch` undoes it, `patched` limits it to a
     block, `status` reports. ``python -m jaxqr run script.py`` runs a program with it; with the
     environment variable JAXQR_PATCH=1 it is called when `jaxqr` is imported.
 
