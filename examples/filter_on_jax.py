@@ -9,12 +9,13 @@ The first command runs it with stock JAX, the second with `jaxqr.patch`: the sam
 The filter tracks bodies in motion that are pushed at random: position and velocity, of which the
 position is observed. It carries a triangular factor L of the covariance, L L^T, and takes the
 triangle of two blocks side by side for each step. Two things make that hard. There are many small
-series at once. And where every body starts is known: the factor begins at zero, and as the pushes
-are noise of rank one it has dependent columns after the first step, where R has no derivative.
-What is asked for has one, the log likelihood, as it depends on R^T R only.
+matrices at once, as each body has noises of its own. And where every body starts is known: the
+factor begins at zero, and as the pushes are noise of rank one it has dependent columns after the
+first step, where R has no derivative. What is asked for has one, the log likelihood, as it depends
+on R^T R only.
 
-Printed are the log likelihood of all series, its derivatives in the logarithms of the two noises,
-the same from differences, and the time.
+Printed are the log likelihood of all series, its derivatives as all logarithms of the pushes move,
+or all of the noises, the same from differences, and the time.
 """
 
 import math
@@ -56,8 +57,8 @@ def filter_series(log_noises: Array, series: Array) -> Array:
 
 
 def sum_log_likelihoods(log_noises: Array, series: Array) -> Array:
-    """Log likelihood of many series (number, steps)."""
-    return jnp.sum(jax.vmap(filter_series, (None, 0))(log_noises, series))
+    """Log likelihood of many series (number, steps) with their noises (number, 2)."""
+    return jnp.sum(jax.vmap(filter_series)(log_noises, series))
 
 
 def draw_series() -> Array:
@@ -69,7 +70,8 @@ def draw_series() -> Array:
 
 def main() -> None:
     """Print the figures."""
-    series, at = draw_series(), jnp.log(jnp.array([1.0, 0.05]))
+    series = draw_series()
+    at = jnp.log(jnp.array([1.0, 0.05])) + 0.1 * jax.random.normal(jax.random.key(1), (SERIES, 2))
     slope = jax.jit(jax.value_and_grad(sum_log_likelihoods))
     value, gradient = jax.block_until_ready(slope(at, series))
     begin = time.perf_counter()
@@ -79,7 +81,8 @@ def main() -> None:
     h, f = 1e-4, jax.jit(sum_log_likelihoods)
     differences = [(f(at + h * e, series) - f(at - h * e, series)) / (2 * h) for e in jnp.eye(2)]
     print(f"log likelihood  {value:.4f}")
-    print(f"gradient        {gradient[0]:.4f} {gradient[1]:.4f}")
+    moved = jnp.sum(gradient, axis=0)
+    print(f"gradient        {moved[0]:.4f} {moved[1]:.4f}")
     print(f"differences     {differences[0]:.4f} {differences[1]:.4f}")
     print(f"time            {1e3 * seconds:.1f} ms for {SERIES} series of {STEPS} steps")
 

@@ -19,7 +19,7 @@ from gpu_kernels import all_kernels
 from laws import QUICK, assert_close, loss_of, mostly_nightly, quickly
 from matrices import DTYPES, normal, of_rank, separated
 from meshes import X, assert_sharded, every_mesh, mesh_of, put
-from surroundings import needs_emulation, needs_kernels
+from surroundings import load_example, needs_emulation, needs_kernels
 
 # Those of JAX's own tests of QR: one, square, wide, tall, batched, many rows, empty.
 SHAPES = [(1, 1), (3, 3), (3, 4), (2, 10, 5), (2, 200, 100), (64, 16, 5), (137, 9, 5), (5000, 2, 2)]
@@ -279,3 +279,18 @@ def test_programs_for_cuda_launch_the_packages_kernels():
 
 def triangle_alone(a):
     return jnp.linalg.qr(a, "r")
+
+
+def test_the_example_has_a_gradient_only_where_jax_is_patched(capsys, monkeypatch):
+    example, _ = load_example("filter_on_jax")
+    monkeypatch.setattr(example, "SERIES", 20)
+    with jax.numpy_rank_promotion("allow"):
+        example.main()
+        with jaxqr.patched():
+            example.main()
+    stock, patched = (
+        report.splitlines()[1:3] for report in capsys.readouterr().out.split("log l")[1:]
+    )
+    assert "nan" in stock[0]
+    gradient, differences = (np.array(line.split()[1:], float) for line in patched)
+    np.testing.assert_allclose(gradient, differences, atol=1e-3)
