@@ -243,7 +243,7 @@ def test_exported_programs_hold_nothing_of_this_package():
     assert_close(symbolic.call(a[None])[0], want[1], 1e-10)
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: f"{client.library}: {client.what}")
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 def test_programs_of_clients_give_what_they_give_with_stock_jax(client):
     inputs = client.inputs(True)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -29,8 +29,14 @@ class Client:
     inputs: Callable[[bool], tuple[Any, ...]]
     tolerance: float = 1e4
 
+    @property
+    def name(self) -> str:
+        """How a case of the benchmark is called."""
+        return f"{self.library}: {self.what}"
 
-def _normal(shape: tuple[int, ...], dtype: str = "f8", seed: int = 0) -> np.ndarray:
+
+def draw_normal(shape: tuple[int, ...], dtype: str = "f8", seed: int = 0) -> np.ndarray:
+    """Draw normal numbers, the same for the same arguments."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape)
     if np.dtype(dtype).kind == "c":
@@ -41,7 +47,7 @@ def _normal(shape: tuple[int, ...], dtype: str = "f8", seed: int = 0) -> np.ndar
 def _scaled(
     small: tuple[int, ...], large: tuple[int, ...], dtype: str = "f8", scale: float = 1.0
 ) -> Callable[[bool], tuple[np.ndarray, ...]]:
-    return lambda is_small: (scale * _normal(small if is_small else large, dtype),)
+    return lambda is_small: (scale * draw_normal(small if is_small else large, dtype),)
 
 
 def _pair(
@@ -49,7 +55,7 @@ def _pair(
 ) -> Callable[[bool], tuple[np.ndarray, ...]]:
     def make(is_small: bool) -> tuple[np.ndarray, ...]:
         shapes = small if is_small else large
-        return tuple(_normal(shape, dtype, seed) for seed, shape in enumerate(shapes))
+        return tuple(draw_normal(shape, dtype, seed) for seed, shape in enumerate(shapes))
 
     return make
 
@@ -57,9 +63,9 @@ def _pair(
 def _square(small: int, large: int, dtype: str) -> Callable[[bool], tuple[np.ndarray, ...]]:
     def make(is_small: bool) -> tuple[np.ndarray, ...]:
         n = small if is_small else large
-        x = _normal((n, n), dtype)
+        x = draw_normal((n, n), dtype)
         # eigenvalues well apart, so that rounding is not magnified
-        q, _ = np.linalg.qr(_normal((n, n), dtype, 1))
+        q, _ = np.linalg.qr(draw_normal((n, n), dtype, 1))
         return (q * np.linspace(1, 5, n).astype(dtype)) @ q.T, x
 
     return make
@@ -70,7 +76,7 @@ CLIENTS = (
         "cuthbert, dynamax",
         "square-root Kalman filters, value and gradient",
         programs.filter_series,
-        lambda small: (_normal((2, 5, 1) if small else (100, 200, 1)), np.eye(4)),
+        lambda small: (draw_normal((2, 5, 1) if small else (100, 200, 1)), np.eye(4)),
     ),
     Client(
         "cuthbert",
@@ -100,7 +106,7 @@ CLIENTS = (
         "quimb, TensorNetwork",
         "canonical form of a chain, gradient",
         programs.canonicalize,
-        lambda small: (_normal((3, 4, 2, 4) if small else (40, 32, 2, 32)) / 4,),
+        lambda small: (draw_normal((3, 4, 2, 4) if small else (40, 32, 2, 32)) / 4,),
         1e6,
     ),
     Client(

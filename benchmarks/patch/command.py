@@ -17,7 +17,7 @@ import numpy as np
 import jaxqr
 from benchmarks import machine, report
 from benchmarks.cases import grid
-from benchmarks.patch.clients import CLIENTS
+from benchmarks.patch.clients import CLIENTS, draw_normal
 from benchmarks.timing import Schedule, take_turns, typical
 
 RESULTS = Path(__file__).parents[1] / "results" / "patch.json"
@@ -55,8 +55,7 @@ def main(arguments: Sequence[str]) -> int:
 def client_cases() -> Iterable[Case]:
     """The programs of libraries, at full size."""
     for client in CLIENTS:
-        name = f"{client.library}: {client.what}"
-        yield name, client.run, client.inputs(False), client.tolerance
+        yield client.name, client.run, client.inputs(False), client.tolerance
 
 
 def part_cases() -> Iterable[Case]:
@@ -66,12 +65,9 @@ def part_cases() -> Iterable[Case]:
         "Q alone": lambda a: jnp.linalg.qr(a)[0],
     }
     for cell in grid(["qr"]):
-        rng = np.random.default_rng(0)
-        a = rng.standard_normal(cell.shape)
-        if cell.dtype[0] == "c":
-            a = a + 1j * rng.standard_normal(cell.shape)
+        a = draw_normal(cell.shape, cell.dtype)
         for name, part in parts.items():
-            yield f"{name}: {cell.size}/{cell.dtype}", part, (a.astype(cell.dtype),), 1e6
+            yield f"{name}: {cell.size}/{cell.dtype}", part, (a,), 1e6
 
 
 def compare(case: Case, schedule: Schedule) -> dict[str, Any]:
@@ -122,7 +118,7 @@ def _milliseconds(seconds: float) -> str:
 
 def client_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Select the rows of libraries' programs."""
-    names = {f"{client.library}: {client.what}" for client in CLIENTS}
+    names = {client.name for client in CLIENTS}
     return [row for row in rows if row["name"] in names]
 
 

@@ -116,6 +116,25 @@ def is_zero(tangent: Any) -> bool:
     return type(tangent) is ad.Zero
 
 
+def push_forward(
+    f: Callable[..., list[Array]], primals: Sequence[Array], tangents: Sequence[Any]
+) -> tuple[list[Array], list[Any]]:
+    """Compute `f` and its tangent in the operands whose tangents are not symbolically zero.
+
+    Args:
+        f: a function of arrays.
+        primals: its operands.
+        tangents: of the first of them; the others are constant.
+    """
+    live = [i for i, tangent in enumerate(tangents) if not is_zero(tangent)]
+
+    def at(*moving: Array) -> list[Array]:
+        replaced = dict(zip(live, moving, strict=True))
+        return f(*(replaced.get(i, x) for i, x in enumerate(primals)))
+
+    return jax.jvp(at, [primals[i] for i in live], [tangents[i] for i in live])
+
+
 def _register_derivatives(
     p: Primitive,
     body: Body,
@@ -133,9 +152,9 @@ def _register_derivatives(
         ad.primitive_transposes[p] = with_fixed_settings(rule)
 
 
-def _keep_outputs(used: Sequence[bool], params: dict[str, Any]) -> dict[str, Any]:
-    kept = tuple(o for o, u in zip(params["outputs"], used, strict=True) if u)
-    return dict(params, outputs=kept)
+def _keep_outputs(used: Sequence[bool], equation: Any) -> dict[str, Any]:
+    kept = tuple(o for o, u in zip(equation.params["outputs"], used, strict=True) if u)
+    return {"params": dict(equation.params, outputs=kept)}
 
 
 # --------------------------------------------------------------------- rules of linear primitives
@@ -160,15 +179,8 @@ def _differentiate_linear(
     if not all(map(is_zero, tangents[first:])):
         linear = map(ad.instantiate_zeros, tangents[first:])
         terms.append(p.bind(*primals[:first], *linear, **params))
-    live = [i for i in range(first) if not is_zero(tangents[i])]
-    if live:
-
-        def at(*moving: Array) -> list[Array]:
-            replaced = dict(zip(live, moving, strict=True))
-            return body(*(replaced.get(i, x) for i, x in enumerate(primals)), **params)
-
-        points, directions = [primals[i] for i in live], [tangents[i] for i in live]
-        terms.append(jax.jvp(at, points, directions)[1])
+    if not all(map(is_zero, tangents[:first])):
+        terms.append(push_forward(partial(body, **params), primals, tangents[:first])[1])
     if not terms:
         return out, list(map(zero_tangent, out))
     return out, [sum(pair[1:], start=pair[0]) for pair in zip(*terms, strict=True)]

@@ -60,53 +60,35 @@ def describe_type(aval: ShapedArray) -> str:
 
 
 def register_dead_code_rule(
-    p: Primitive, shrink: Callable[[Sequence[bool], dict[str, Any]], dict[str, Any]]
+    p: Primitive, shrink: Callable[[Sequence[bool], Any], dict[str, Any]]
 ) -> None:
     """Let dead code elimination leave out results of `p`.
 
     Args:
         p: a primitive, all of whose operands are needed for any of its results.
-        shrink: from which results are used, and p's parameters, to the parameters with which it
-            has those results only.
+        shrink: from which results are used, and an equation of p, to what of the equation is
+            another one when it has those results only: its parameters, or its primitive, too.
     """
 
     def rule(used: Sequence[bool], *context: Any) -> Any:
         equation = context[-1]  # JAX 0.12 has one more argument before it than 0.10
+        needed = [any(used)] * len(equation.invars)
         if not any(used):
-            return [False] * len(equation.invars), None
-        outvars = [v for v, u in zip(equation.outvars, used, strict=True) if u]
-        params = shrink(used, equation.params)
-        return [True] * len(equation.invars), equation.replace(outvars=outvars, params=params)
-
-    pe.dce_rules[p] = rule
-
-
-def register_replacement(p: Primitive, replace: Callable[..., list[Any]]) -> None:
-    """Let dead code elimination put a function in the place of `p` where a result is unused.
-
-    Args:
-        p: a primitive, all of whose operands are needed for any of its results.
-        replace: from p's operands, the argument `used`, a boolean for each result, and p's
-            parameters, to the results that are used.
-    """
-
-    def rule(used: Sequence[bool], *context: Any) -> Any:
-        equation = context[-1]
-        if not any(used):
-            return [False] * len(equation.invars), None
-        kept = [True] * len(equation.invars)
+            return needed, None
         if all(used):
-            return kept, equation
-        f = partial(replace, used=tuple(used), **equation.params)
-        with equation.ctx.manager:
-            traced = jax.make_jaxpr(jax.jit(f))(*(v.aval for v in equation.invars))
-        (call,) = traced.jaxpr.eqns
+            return needed, equation
         outvars = [v for v, u in zip(equation.outvars, used, strict=True) if u]
-        return kept, equation.replace(
-            primitive=call.primitive, params=call.params, outvars=outvars, effects=call.effects
-        )
+        return needed, equation.replace(outvars=outvars, **shrink(used, equation))
 
     pe.dce_rules[p] = rule
+
+
+def call_instead(f: Callable[..., Any], equation: Any) -> dict[str, Any]:
+    """Give what of an equation is another one when it calls `f` of its operands."""
+    with equation.ctx.manager:
+        traced = jax.make_jaxpr(jax.jit(f))(*(v.aval for v in equation.invars))
+    (call,) = traced.jaxpr.eqns
+    return {"primitive": call.primitive, "params": call.params, "effects": call.effects}
 
 
 def find_primitives(jaxpr: Any) -> dict[str, tuple[Primitive, frozenset[str]]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial, wraps
-from numbers import Real
 from typing import Any
 
 import jax
@@ -85,10 +84,10 @@ def _two(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _is_odd(rcond: Any) -> bool:
     if rcond is None:
         return False
-    if isinstance(rcond, jax.core.Tracer) or jnp.ndim(rcond) != 0:
+    if isinstance(rcond, jax.core.Tracer):
         return True
-    real = isinstance(rcond, Real) or np.isrealobj(rcond)
-    return not (real and np.issubdtype(np.result_type(rcond), np.number) and np.isfinite(rcond))
+    bound = np.asarray(rcond)
+    return bound.ndim != 0 or bound.dtype.kind not in "iuf" or not np.isfinite(bound)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -102,6 +101,7 @@ def _solve(a: Array, b: Array, rcond: float | None) -> tuple[Array, Array, Array
         rcond = eps * max(a.shape)
     elif rcond < 0:
         rcond = eps
-    x, residuals, rank = lstsq(a.astype(dtype), b.astype(dtype), rcond=rcond)
-    s = jnp.linalg.svdvals(a.astype(dtype))
+    a, b = a.astype(dtype), b.astype(dtype)
+    x, residuals, rank = lstsq(a, b, rcond=rcond)
+    s = jnp.linalg.svdvals(a)
     return x, jnp.atleast_1d(residuals), rank.astype(int), s

@@ -5,6 +5,7 @@ settings that this package's own rules have.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +16,7 @@ from jax.extend.core import Primitive
 
 from jaxqr._api.householder import form_product, multiply
 from jaxqr._core.algebra import exceeds, extend, triu
-from jaxqr._core.primitive import is_zero
+from jaxqr._core.primitive import push_forward
 from jaxqr._core.undocumented import find_primitives, zero_tangent
 from jaxqr._factor.packed_rules import raw_jvp
 from jaxqr._factor.permutation import permute_columns
@@ -103,13 +104,7 @@ def _differentiate(compute: Callable[..., list[Array]]) -> Callable[..., Any]:
         **params: Any,
     ) -> Tangents:
         del bind  # `compute` stands for it
-        live = [i for i, tangent in enumerate(tangents) if not is_zero(tangent)]
-
-        def at(*moving: Array) -> list[Array]:
-            replaced = dict(zip(live, moving, strict=True))
-            return compute(*(replaced.get(i, x) for i, x in enumerate(primals)), **params)
-
-        out, out_tangents = jax.jvp(at, [primals[i] for i in live], [tangents[i] for i in live])
+        out, out_tangents = push_forward(partial(compute, **params), primals, tangents)
         constant = (jnp.issubdtype(x.dtype, jnp.integer) for x in out)
         return out, [
             zero_tangent(x) if fixed else t

@@ -13,6 +13,7 @@ from jax.interpreters import ad, mlir
 
 from jaxqr._core.settings import fixed_settings, with_fixed_settings
 from jaxqr._core.undocumented import (
+    call_instead,
     call_rule,
     copy_primitive,
     find_primitives,
@@ -20,7 +21,7 @@ from jaxqr._core.undocumented import (
     is_for_export,
     lower_function,
     name_owner,
-    register_replacement,
+    register_dead_code_rule,
     set_rules,
 )
 from jaxqr._lowering import cuda, kernels
@@ -68,9 +69,7 @@ def install() -> tuple[dict[Primitive, Rules], dict[Primitive, Rules]]:
         _check()
         jax.clear_caches()  # what was traced there would not be counted again
     except BaseException:
-        for p, rules in before.items():
-            set_rules(p, rules)
-        jax.clear_caches()
+        restore(before)
         raise
     return before, {p: find_rules(p) for p in found}
 
@@ -120,20 +119,22 @@ def _match_primitives() -> dict[Primitive, Replacement]:
 
 
 def _replace(p: Primitive, replacement: Replacement, before: Rules) -> None:
-    name = replacement.name
-    stock = copy_primitive(p, before) if replacement.serves else None
+    name, compute = replacement.name, replacement.compute
+    if replacement.serves is not None:
+        compute = _choose(replacement.serves, compute, copy_primitive(p, before))
     platforms = find_platforms()
     for platform in {*platforms, *replacement.lacking}:
         otherwise = before.get(f"lowering for {platform}", before.get("lowering"))
-        serves = (lambda **params: True) if platform in platforms else replacement.lacking[platform]
-        body = partial(_compute, replacement, stock)
-        mlir.register_lowering(p, _make_lowering(name, body, serves, otherwise), platform=platform)
-    rule = partial(_differentiate, replacement, p)
-    ad.primitive_jvps[p] = with_fixed_settings(_counted(name, "derivatives", rule))
+        when = None if platform in platforms else replacement.lacking[platform]
+        rule = _make_lowering(_counted(name, "values", compute), when, otherwise)
+        mlir.register_lowering(p, rule, platform=platform)
+    differentiate = _counted(name, "derivatives", partial(_differentiate, replacement, p))
+    ad.primitive_jvps[p] = with_fixed_settings(differentiate)
     if replacement.transpose is not None:
         ad.primitive_transposes[p] = with_fixed_settings(partial(replacement.transpose, p.bind))
     if replacement.keep is not None and platforms:
-        register_replacement(p, _counted(name, "values", replacement.keep))
+        keep = _counted(name, "values", replacement.keep)
+        register_dead_code_rule(p, partial(_keep_used, keep))
 
 
 def _counted(name: str, kind: str, f: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,24 +146,31 @@ def _counted(name: str, kind: str, f: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _compute(
-    replacement: Replacement, stock: Primitive | None, *operands: Array, **params: Any
-) -> list[Array]:
+def _choose(
+    serves: Callable[..., Array], compute: Callable[..., list[Array]], stock: Primitive
+) -> Callable[..., list[Array]]:
     """Compute by this package, or by JAX where the operands ask for what it alone has."""
-    compute = partial(replacement.compute, **params)
-    if replacement.serves is None or stock is None:
-        return compute(*operands)
-    serves = replacement.serves(*operands)
-    return lax.cond(serves, compute, partial(stock.bind, **params), *operands)
+
+    def chosen(*operands: Array, **params: Any) -> list[Array]:
+        branches = partial(compute, **params), partial(stock.bind, **params)
+        return lax.cond(serves(*operands), *branches, *operands)
+
+    return chosen
+
+
+def _keep_used(
+    keep: Callable[..., list[Array]], used: Sequence[bool], equation: Any
+) -> dict[str, Any]:
+    return call_instead(partial(keep, used=tuple(used), **equation.params), equation)
 
 
 def _make_lowering(
-    name: str, body: Callable[..., Any], serves: Callable[..., bool], otherwise: Any
+    compute: Callable[..., list[Array]], when: Callable[..., bool] | None, otherwise: Any
 ) -> Callable[..., Any]:
-    compute = _counted(name, "values", body)
+    """Lower by `compute`, but what is exported, or not meant by the parameters, as JAX does."""
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
-        if is_for_export(ctx) or not serves(**params):
+        if is_for_export(ctx) or (when is not None and not when(**params)):
             return call_rule(otherwise, ctx, *operands, **params)
         with fixed_settings(ctx.avals_in):
             return lower_function(ctx, compute, *operands, **params)
