@@ -98,8 +98,8 @@ def digits_of(lstsq: Callable[..., Any]) -> float:
 
 
 def _longley_data() -> dict[str, Any]:
-    text = resources.files("jaxqr").joinpath("data/longley.json").read_text()
-    return json.loads(text)
+    text = resources.files("jaxqr").joinpath("data/strd.json").read_text()
+    return json.loads(text)["sets"]["longley"]
 
 
 def longley() -> Array:
