@@ -33,6 +33,7 @@ extensions = [
     "markdown_pages",
     "scripts",
     "start_page",
+    "gallery",
     "check_site",
 ]
 source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".py": "python-script"}
