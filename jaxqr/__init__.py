@@ -20,6 +20,7 @@ Numbers of sections and equations in docstrings are those of ``derivations.md``,
 this file in an installed package and under ``notebooks/`` in the repository.
 """
 
+from jaxqr._api.bases import null_space, orth
 from jaxqr._api.householder import householder_multiply, householder_product
 from jaxqr._api.lq import lq, ql, rq
 from jaxqr._api.lstsq import lstsq
@@ -71,6 +72,8 @@ __all__ = [
     "householder_product",
     "lq",
     "lstsq",
+    "null_space",
+    "orth",
     "patch",
     "patched",
     "ql",
