@@ -1,6 +1,5 @@
 """Orthonormal bases of what a matrix maps to, and of what it maps to zero."""
 
-import operator
 from functools import partial
 from typing import Any
 
@@ -123,19 +122,7 @@ def _check(function: str, a: ArrayLike, rank: Any, rcond: Any) -> tuple[Array, i
         return a, _look_for_rank(function, a, rcond)
     if rcond is not None:
         raise ValueError(f"{function}: rcond must be None beside a rank, got {rcond}")
-    try:
-        number = operator.index(rank)
-    except (TypeError, jax.errors.JAXTypeError) as error:
-        raise TypeError(
-            f"{function}: rank must be None or an integer that is not traced, got "
-            f"{type(rank).__name__}"
-        ) from error
-    most = min_dim(*a.shape[-2:])
-    if isinstance(rank, bool) or not 0 <= number <= most:
-        raise ValueError(
-            f"{function}: rank must be from 0 to min(m, n) = {most}, got {rank!r} for a {a.shape}"
-        )
-    return a, number
+    return a, arguments.require_rank(function, rank, a)
 
 
 def _look_for_rank(function: str, a: Array, rcond: float | None) -> int:
@@ -143,7 +130,7 @@ def _look_for_rank(function: str, a: Array, rcond: float | None) -> int:
     ranks = _find_ranks(lax.stop_gradient(a), rcond)
     if isinstance(ranks, jax.core.Tracer):
         raise ValueError(
-            f"{function}: rank must be given where a is traced, as in jax.jit and jax.vmap, since "
+            f"{function}: rank must be given where a is traced, as in jax.jit and jax.vmap, as "
             f"the shape of the result depends on it, got None for a {a.shape}"
         )
     found = np.unique(np.asarray(ranks))

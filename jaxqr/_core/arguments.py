@@ -1,5 +1,6 @@
 """What public functions do to their arguments before a primitive sees them."""
 
+import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import min_dim
 from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
@@ -144,6 +146,23 @@ def require_rcond(function: str, value: Any) -> float | None:
     if not 0 <= found < float("inf"):
         raise ValueError(
             f"{function}: rcond must be None or a finite number not below 0, got {value!r}"
+        )
+    return found
+
+
+def require_rank(function: str, value: Any, a: Array) -> int:
+    """Check a rank that a user gives for `a`."""
+    try:
+        found = operator.index(value)
+    except (TypeError, jax.errors.JAXTypeError) as error:
+        raise TypeError(
+            f"{function}: rank must be None or an integer that is not traced, got "
+            f"{type(value).__name__}"
+        ) from error
+    most = min_dim(*a.shape[-2:])
+    if isinstance(value, (bool, np.bool_)) or not 0 <= found <= most:
+        raise ValueError(
+            f"{function}: rank must be from 0 to min(m, n) = {most}, got {value!r} for a {a.shape}"
         )
     return found
 

@@ -70,7 +70,7 @@ def _factor(
         values = None if by_shape is None else by_shape(a, outputs)
         values = values or factor_scaled(a, partial(_factor_plain, outputs=outputs))
     else:
-        h, tau, scale, p = _factor_pivoted(a, pivot)
+        h, tau, scale, p = factor_pivoted(a, pivot)
         values = {**unscale(form_outputs(h, tau, outputs, orgqr_p.bind), scale), "p": p}
     return [values[name] for name in outputs]
 
@@ -80,7 +80,7 @@ def _factor_plain(a: Array, outputs: tuple[str, ...]) -> Values:
     return form_outputs(h, tau, outputs, orgqr_p.bind)
 
 
-def _factor_pivoted(
+def factor_pivoted(
     a: Array, pivot: Callable[[Array], list[Array]]
 ) -> tuple[Array, Array, Array, Array]:
     """Factor with pivoting; give (h, tau) of the scaled columns, the scale and the permutation.
