@@ -146,10 +146,10 @@ def test_what_cannot_be_done_is_said(name):
     with pytest.raises(ValueError, match=f"{name}: all matrices of a batch .* from 0 to 3 for"):
         f(np.stack([a, 0 * a]))
     for rank in (-1, 4, True):
-        with pytest.raises(ValueError, match=f"{name}: rank must be from 0 to .* = 3, got {rank}"):
+        with pytest.raises(ValueError, match=f"{name}: rank must be .*(0|= 3), got {rank}"):
             f(a, rank=rank)
     for rank in (1.5, "2", jnp.ones(2)):
-        with pytest.raises(TypeError, match=f"{name}: rank must be None or an integer that is not"):
+        with pytest.raises(TypeError, match=f"{name}: rank must be an integer that is not"):
             f(a, rank=rank)
     with pytest.raises(TypeError, match=f"{name}: rank must be .*Tracer"):
         jax.jit(lambda r: f(a, rank=r))(2)

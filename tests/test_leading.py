@@ -162,9 +162,9 @@ def test_a_rank_that_cannot_be_had_is_an_error(name):
         with pytest.raises(ValueError, match=f"{name}: a rank needs .* and mode '{mode}'"):
             f(a, mode, pivoting=True, rank=2)
     for rank in (-1, 4, True):
-        with pytest.raises(ValueError, match=f"{name}: rank must be from 0 to .* = 3, got {rank}"):
+        with pytest.raises(ValueError, match=f"{name}: rank must be .*(0|= 3), got {rank}"):
             f(a, pivoting=True, rank=rank)
-    with pytest.raises(TypeError, match=f"{name}: rank must be None or an integer .*got float"):
+    with pytest.raises(TypeError, match=f"{name}: rank must be an integer .*got float"):
         f(a, pivoting=True, rank=2.0)
 
 

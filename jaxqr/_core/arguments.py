@@ -152,18 +152,24 @@ def require_rcond(function: str, value: Any) -> float | None:
 
 def require_rank(function: str, value: Any, a: Array) -> int:
     """Check a rank that a user gives for `a`."""
+    found, most = require_count(function, "rank", value), min_dim(*a.shape[-2:])
+    if found > most:
+        raise ValueError(
+            f"{function}: rank must be at most min(m, n) = {most}, got {found} for a {a.shape}"
+        )
+    return found
+
+
+def require_count(function: str, name: str, value: Any) -> int:
+    """Check a number of times, which is not traced."""
     try:
         found = operator.index(value)
     except (TypeError, jax.errors.JAXTypeError) as error:
         raise TypeError(
-            f"{function}: rank must be None or an integer that is not traced, got "
-            f"{type(value).__name__}"
+            f"{function}: {name} must be an integer that is not traced, got {type(value).__name__}"
         ) from error
-    most = min_dim(*a.shape[-2:])
-    if isinstance(value, (bool, np.bool_)) or not 0 <= found <= most:
-        raise ValueError(
-            f"{function}: rank must be from 0 to min(m, n) = {most}, got {value!r} for a {a.shape}"
-        )
+    if isinstance(value, (bool, np.bool_)) or found < 0:
+        raise ValueError(f"{function}: {name} must be an integer not below 0, got {value!r}")
     return found
 
 
