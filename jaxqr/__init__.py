@@ -20,13 +20,16 @@ Numbers of sections and equations in docstrings are those of ``derivations.md``,
 this file in an installed package and under ``notebooks/`` in the repository.
 """
 
+from jaxqr._api.bases import null_space, orth
 from jaxqr._api.householder import householder_multiply, householder_product
+from jaxqr._api.interpolative import interpolative
 from jaxqr._api.lq import lq, ql, rq
 from jaxqr._api.lstsq import lstsq
 from jaxqr._api.multiply import qr_multiply
 from jaxqr._api.qr import qr
 from jaxqr._api.tsqr import tsqr
 from jaxqr._core.results import (
+    InterpolativeResult,
     LQResult,
     LstsqResult,
     PivotedL,
@@ -52,6 +55,7 @@ from jaxqr._patch.patch import (
 from jaxqr._patch.tables import PatchConflictError
 
 __all__ = [
+    "InterpolativeResult",
     "LQResult",
     "LstsqResult",
     "PatchConflictError",
@@ -69,8 +73,11 @@ __all__ = [
     "RawResult",
     "householder_multiply",
     "householder_product",
+    "interpolative",
     "lq",
     "lstsq",
+    "null_space",
+    "orth",
     "patch",
     "patched",
     "ql",

@@ -48,6 +48,14 @@ def bad_calls():
     yield "an output twice", qr("r,r", ((2, 3, 3), F4), ((2, 3, 3), F4))
     yield "pivots' dtype", qr("p", ((2, 3), F4), pivoting="exact")
     yield "unknown pivoting", qr("r", ((2, 3, 3), F4), pivoting="some")
+    leading = {**PLAIN, "outputs": "r", "pivoting": "exact", "steps": np.int64(2)}
+    for name, option in {
+        "leading pivots' shape": {"steps": np.int64(3)},
+        "negative steps": {"steps": np.int64(-1)},
+        "leading pivots without pivoting": {"pivoting": "none"},
+        "reflectors of leading pivots": {"outputs": "h"},
+    }.items():
+        yield name, ("jaxqr_leading_qr", (a,), [((2, 2, 3), F4)], {**leading, **option})
     yield "cotangent", vjp(q, r, q, q)
     yield "triangle", vjp(q, q, q, r)
     yield "few cotangents", vjp(q, r, q)
@@ -114,6 +122,8 @@ def empty_calls():
         for pivoting in ("exact", "randomized"):
             options = {**PLAIN, "outputs": "r,p", "pivoting": pivoting}
             yield "jaxqr_qr", [a], [r, ((0, n), I4)], options
+            two = [((0, 2, n), F4), ((0, n), I4)]
+            yield "jaxqr_leading_qr", [a], two, {**options, "steps": np.int64(2)}
         h, tau, c = a, ((0, n), F4), ((0, m, 2), F4)
         yield "jaxqr_orgqr", [h, tau], [q], {}
         yield "jaxqr_ormqr", [h, tau, c], [c], {"left": True, "adjoint": False}

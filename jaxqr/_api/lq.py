@@ -35,17 +35,17 @@ _No = Literal[False]
 @overload
 def lq(a: ArrayLike, mode: _Formed = ..., *, pivoting: _No = ..., positive_diagonal: bool = ...) -> LQResult: ...  # noqa: E501
 @overload
-def lq(a: ArrayLike, mode: _Formed = ..., *, pivoting: Pivoted, positive_diagonal: bool = ...) -> PivotedLQResult: ...  # noqa: E501
+def lq(a: ArrayLike, mode: _Formed = ..., *, pivoting: Pivoted, positive_diagonal: bool = ..., rank: int | None = ...) -> PivotedLQResult: ...  # noqa: E501
 @overload
 def lq(a: ArrayLike, mode: Literal["l"], *, pivoting: _No = ..., positive_diagonal: bool = ...) -> Array: ...  # noqa: E501
 @overload
-def lq(a: ArrayLike, mode: Literal["l"], *, pivoting: Pivoted, positive_diagonal: bool = ...) -> PivotedL: ...  # noqa: E501
+def lq(a: ArrayLike, mode: Literal["l"], *, pivoting: Pivoted, positive_diagonal: bool = ..., rank: int | None = ...) -> PivotedL: ...  # noqa: E501
 @overload
 def lq(a: ArrayLike, mode: Literal["raw"], *, pivoting: _No = ..., positive_diagonal: _No = ...) -> RawResult: ...  # noqa: E501
 @overload
 def lq(a: ArrayLike, mode: Literal["raw"], *, pivoting: Pivoted, positive_diagonal: _No = ...) -> PivotedRawResult: ...  # noqa: E501
 @overload
-def lq(a: ArrayLike, mode: str, *, pivoting: Pivoting = ..., positive_diagonal: bool = ...) -> Any: ...  # noqa: E501
+def lq(a: ArrayLike, mode: str, *, pivoting: Pivoting = ..., positive_diagonal: bool = ..., rank: int | None = ...) -> Any: ...  # noqa: E501
 # fmt: on
 def lq(
     a: ArrayLike,
@@ -53,6 +53,7 @@ def lq(
     *,
     pivoting: Pivoting = False,
     positive_diagonal: bool = False,
+    rank: int | None = None,
 ) -> Any:
     """Factor matrices into a lower triangular L and an orthonormal Q: ``a = L @ Q``.
 
@@ -67,6 +68,7 @@ def lq(
             ``a[..., P, :] = L @ Q`` with P (..., m) int32 as one more result. "randomized" is
             quicker for large matrices, and abs(diag(L)) only nearly non-increasing.
         positive_diagonal: make diag(L) non-negative. Not in mode "raw".
+        rank: take this many pivots only, as in `qr`: L (..., m, rank), Q (..., rank, n).
 
     Returns:
         `LQResult(L, Q)`, the array L, or `RawResult(h, tau)`; with pivoting `PivotedLQResult`,
@@ -92,8 +94,8 @@ def lq(
         True
     """
     modes = ("reduced", "complete", "l", "raw")
-    a, mode, pivoting, positive_diagonal = check_arguments(
-        "lq", a, mode, pivoting, positive_diagonal, modes
+    a, mode, pivoting, positive_diagonal, rank = check_arguments(
+        "lq", a, mode, pivoting, positive_diagonal, modes, rank
     )
     axes = find_column_axes(a)
     if axes:
@@ -101,13 +103,15 @@ def lq(
         return found if mode == "l" else LQResult(found.R, found.Q)
     arguments.require_unsharded("lq", "a", a)
     with calling("lq", a):
-        return _lq(a, mode, pivoting, positive_diagonal)
+        return _lq(a, mode, pivoting, positive_diagonal, rank)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3))
-def _lq(a: Array, mode: str, pivoting: Pivoting, positive_diagonal: bool) -> Any:
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _lq(
+    a: Array, mode: str, pivoting: Pivoting, positive_diagonal: bool, rank: int | None = None
+) -> Any:
     out = factor_by_mode(
-        a, "r" if mode == "l" else mode, pivoting, positive_diagonal, transposed=True
+        a, "r" if mode == "l" else mode, pivoting, positive_diagonal, rank, transposed=True
     )
     if mode == "l":
         return PivotedL(out.R, out.P) if pivoting else out

@@ -5,12 +5,14 @@ from typing import Any
 
 import jax
 from jax import Array
+from jax.core import min_dim
 from jax.typing import ArrayLike
 
 from jaxqr._core import arguments
 from jaxqr._core.algebra import exceeds, extend
 from jaxqr._core.results import PivotedQRResult, PivotedR, PivotedRawResult, QRResult, RawResult
 from jaxqr._core.settings import calling
+from jaxqr._factor.leading_qr import factor_leading
 from jaxqr._factor.pivoting import METHODS, Pivoting
 from jaxqr._factor.qr_primitive import factor
 from jaxqr._factor.signs import make_diagonal_positive
@@ -25,7 +27,8 @@ def check_arguments(
     pivoting: Pivoting,
     positive_diagonal: bool,
     modes: tuple[str, ...],
-) -> tuple[Array, str, Pivoting, bool]:
+    rank: int | None = None,
+) -> tuple[Array, str, Pivoting, bool, int | None]:
     """Check the arguments of `function`, which has the given modes, and convert them."""
     a = arguments.convert_array(function, "a", a)
     mode = _name_mode(function, mode, modes)
@@ -38,8 +41,15 @@ def check_arguments(
             f"{function}: positive_diagonal must be False in mode 'raw', as reflectors fix the "
             "signs, got True"
         )
+    if rank is not None:
+        rank = arguments.require_rank(function, rank, a)
+        if not pivoting or mode not in ("reduced", modes[2]):
+            raise ValueError(
+                f"{function}: a rank needs pivoting and the mode 'reduced' or {modes[2]!r}, got "
+                f"rank {rank} with pivoting={pivoting} and mode {mode!r}"
+            )
     warn_of_gathering(function, a=(a, 2))
-    return a, mode, pivoting, positive
+    return a, mode, pivoting, positive, rank
 
 
 def _name_mode(function: str, mode: Any, modes: tuple[str, ...]) -> str:
@@ -54,7 +64,12 @@ def _name_mode(function: str, mode: Any, modes: tuple[str, ...]) -> str:
 
 
 def factor_by_mode(
-    a: Array, mode: str, pivoting: Pivoting, positive_diagonal: bool, transposed: bool = False
+    a: Array,
+    mode: str,
+    pivoting: Pivoting,
+    positive_diagonal: bool,
+    rank: int | None = None,
+    transposed: bool = False,
 ) -> Any:
     """Factor by the primitive and make of its outputs what the mode returns.
 
@@ -67,7 +82,8 @@ def factor_by_mode(
     outputs = {"r": ("r",), "raw": ("h", "tau")}.get(mode, (q_name, "r"))
     if pivoting:
         outputs += ("p",)
-    found = factor(a, *outputs, pivoting=METHODS[pivoting].name, transposed=transposed)
+    find = factor if rank in (None, min_dim(m, n)) else partial(factor_leading, steps=rank)
+    found = find(a, *outputs, pivoting=METHODS[pivoting].name, transposed=transposed)
     values = dict(zip(outputs, found, strict=True))
     p = values.get("p")
     if mode == "raw":

@@ -21,17 +21,17 @@ _No = Literal[False]
 @overload
 def qr(a: ArrayLike, mode: _Formed = ..., *, pivoting: _No = ..., positive_diagonal: bool = ...) -> QRResult: ...  # noqa: E501
 @overload
-def qr(a: ArrayLike, mode: _Formed = ..., *, pivoting: Pivoted, positive_diagonal: bool = ...) -> PivotedQRResult: ...  # noqa: E501
+def qr(a: ArrayLike, mode: _Formed = ..., *, pivoting: Pivoted, positive_diagonal: bool = ..., rank: int | None = ...) -> PivotedQRResult: ...  # noqa: E501
 @overload
 def qr(a: ArrayLike, mode: Literal["r"], *, pivoting: _No = ..., positive_diagonal: bool = ...) -> Array: ...  # noqa: E501
 @overload
-def qr(a: ArrayLike, mode: Literal["r"], *, pivoting: Pivoted, positive_diagonal: bool = ...) -> PivotedR: ...  # noqa: E501
+def qr(a: ArrayLike, mode: Literal["r"], *, pivoting: Pivoted, positive_diagonal: bool = ..., rank: int | None = ...) -> PivotedR: ...  # noqa: E501
 @overload
 def qr(a: ArrayLike, mode: Literal["raw"], *, pivoting: _No = ..., positive_diagonal: _No = ...) -> RawResult: ...  # noqa: E501
 @overload
 def qr(a: ArrayLike, mode: Literal["raw"], *, pivoting: Pivoted, positive_diagonal: _No = ...) -> PivotedRawResult: ...  # noqa: E501
 @overload
-def qr(a: ArrayLike, mode: str, *, pivoting: Pivoting = ..., positive_diagonal: bool = ...) -> Any: ...  # noqa: E501
+def qr(a: ArrayLike, mode: str, *, pivoting: Pivoting = ..., positive_diagonal: bool = ..., rank: int | None = ...) -> Any: ...  # noqa: E501
 # fmt: on
 def qr(
     a: ArrayLike,
@@ -39,6 +39,7 @@ def qr(
     *,
     pivoting: Pivoting = False,
     positive_diagonal: bool = False,
+    rank: int | None = None,
 ) -> Any:
     """Factor matrices into an orthonormal Q and an upper triangular R: ``a = Q @ R``.
 
@@ -58,6 +59,10 @@ def qr(
         positive_diagonal: make diag(R) non-negative. That makes the factorization of a matrix
             with independent leading columns unique, hence the same on every platform. Not in
             mode "raw".
+        rank: take this many pivots only, from 0 to min(m, n), with pivoting and in modes
+            "reduced" and "r": Q (..., m, rank), R (..., rank, n). The leading columns of
+            ``a[..., :, P]`` are Q @ R, the others are nearest to it. On the CPU it takes the time
+            of so many steps.
 
     Returns:
         `QRResult(Q, R)`, the array R, or `RawResult(h, tau)`; with pivoting `PivotedQRResult`,
@@ -78,7 +83,9 @@ def qr(
     depends on others, at any number of rows (criterion (8.3)). The derivative is then that of the
     columns which count, and finite. With pivoting it is the true first derivative of all that
     depends on the range of `a` or on R^H R only, and the true higher ones in directions that keep
-    the rank. Without pivoting, what stands after a dependent column has no derivative.
+    the rank. Without pivoting, what stands after a dependent column has no derivative. With `rank`
+    the columns that count are among the leading ones, and the other columns of R are the products
+    Q^H a that they are, with the derivative of these.
 
     The rows of a tall matrix may be sharded over an explicit mesh, in modes "reduced" and "r"
     without pivoting: it is factored where it is, by `tsqr`'s reduction. One more sum, of n x n,
@@ -115,16 +122,16 @@ def qr(
         >>> bool(jnp.allclose(jax.grad(volume)(a[0]).T, jnp.linalg.pinv(a[0]), atol=1e-4))
         True
     """
-    a, mode, pivoting, positive_diagonal = check_arguments(
-        "qr", a, mode, pivoting, positive_diagonal, ("reduced", "complete", "r", "raw")
+    a, mode, pivoting, positive_diagonal, rank = check_arguments(
+        "qr", a, mode, pivoting, positive_diagonal, ("reduced", "complete", "r", "raw"), rank
     )
     axes = find_row_axes("qr", a)
     arguments.require_unsharded("qr", "a", a, 1 if axes else 2)
     if axes:
         return factor_rows_by_mode("qr", a, mode, pivoting, positive_diagonal, axes)
     with calling("qr", a):
-        return _qr(a, mode, pivoting, positive_diagonal)
+        return _qr(a, mode, pivoting, positive_diagonal, rank)
 
 
 # As a compiled function, called eagerly, its backward pass is one compiled program as well.
-_qr = jax.jit(factor_by_mode, static_argnums=(1, 2, 3))
+_qr = jax.jit(factor_by_mode, static_argnums=(1, 2, 3, 4))

@@ -1,5 +1,6 @@
 """What public functions do to their arguments before a primitive sees them."""
 
+import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import min_dim
 from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
@@ -145,6 +147,29 @@ def require_rcond(function: str, value: Any) -> float | None:
         raise ValueError(
             f"{function}: rcond must be None or a finite number not below 0, got {value!r}"
         )
+    return found
+
+
+def require_rank(function: str, value: Any, a: Array) -> int:
+    """Check a rank that a user gives for `a`."""
+    found, most = require_count(function, "rank", value), min_dim(*a.shape[-2:])
+    if found > most:
+        raise ValueError(
+            f"{function}: rank must be at most min(m, n) = {most}, got {found} for a {a.shape}"
+        )
+    return found
+
+
+def require_count(function: str, name: str, value: Any) -> int:
+    """Check a number of times, which is not traced."""
+    try:
+        found = operator.index(value)
+    except (TypeError, jax.errors.JAXTypeError) as error:
+        raise TypeError(
+            f"{function}: {name} must be an integer that is not traced, got {type(value).__name__}"
+        ) from error
+    if isinstance(value, (bool, np.bool_)) or found < 0:
+        raise ValueError(f"{function}: {name} must be an integer not below 0, got {value!r}")
     return found
 
 

@@ -86,6 +86,13 @@ class LstsqResult(NamedTuple):
     rank: Array  #: (...) int32
 
 
+class InterpolativeResult(NamedTuple):
+    """``a`` is nearly ``a[..., :, columns] @ coefficients``."""
+
+    columns: Array  #: those chosen, (..., k) int32
+    coefficients: Array  #: of all columns in terms of them, (..., k, n)
+
+
 class QRMultiplyResult(NamedTuple):
     """The product with the Q of ``a = Q @ R``, and R."""
 

@@ -28,6 +28,11 @@ def column_scale(a: Array) -> Array:
     return scale_to_one(jnp.max(magnitude(a), axis=-2, keepdims=True))
 
 
+def is_huge(scale: Array) -> Array:
+    """Say of which columns with these scales sums of entries might overflow."""
+    return scale < 2.0 ** (16 - jnp.finfo(scale.dtype).maxexp)
+
+
 def scale_to_one(largest: Array) -> Array:
     """Find a power of two that brings a magnitude near one; 1 for zero."""
     return lax.select(largest > 0, 1 / _power_of_two(largest), lax.full_like(largest, 1))

@@ -28,7 +28,7 @@ from jaxqr._core.batching import Body
 from jaxqr._core.mirror import mirror_body
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import is_zero, make_primitive
-from jaxqr._core.scaling import column_scale, scale_by, zero_or_nan
+from jaxqr._core.scaling import column_scale, is_huge, scale_by, zero_or_nan
 from jaxqr._core.undocumented import zero_tangent
 from jaxqr._factor import shapes
 from jaxqr._factor.packed import geqrf_p, orgqr_p
@@ -70,7 +70,7 @@ def _factor(
         values = None if by_shape is None else by_shape(a, outputs)
         values = values or factor_scaled(a, partial(_factor_plain, outputs=outputs))
     else:
-        h, tau, scale, p = _factor_pivoted(a, pivot)
+        h, tau, scale, p = factor_pivoted(a, pivot)
         values = {**unscale(form_outputs(h, tau, outputs, orgqr_p.bind), scale), "p": p}
     return [values[name] for name in outputs]
 
@@ -80,7 +80,7 @@ def _factor_plain(a: Array, outputs: tuple[str, ...]) -> Values:
     return form_outputs(h, tau, outputs, orgqr_p.bind)
 
 
-def _factor_pivoted(
+def factor_pivoted(
     a: Array, pivot: Callable[[Array], list[Array]]
 ) -> tuple[Array, Array, Array, Array]:
     """Factor with pivoting; give (h, tau) of the scaled columns, the scale and the permutation.
@@ -92,8 +92,9 @@ def _factor_pivoted(
     """
     own = column_scale(a)
     largest = jnp.min(own, axis=-1, keepdims=True)  # the reciprocal of it
-    huge = largest < 2.0 ** (16 - jnp.finfo(a.dtype).maxexp)
-    whole = where(huge, lax.full_like(largest, 2.0**-16), jnp.maximum(largest, 1)) + zero_or_nan(a)
+    whole = where(
+        is_huge(largest), lax.full_like(largest, 2.0**-16), jnp.maximum(largest, 1)
+    ) + zero_or_nan(a)
     h, tau, p = pivot(scale_by(a, whole))
     smallest = jnp.max(own, axis=-1, keepdims=True)
     uneven = (smallest > whole * 2.0 ** (jnp.finfo(a.dtype).maxexp // 4)) & (smallest > 1)

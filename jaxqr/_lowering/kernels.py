@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parent.parent / "_native"
 # The builds, in the order of what jaxqr_instruction_set returns.
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 TARGETS = (
-    *("jaxqr_qr", "jaxqr_orgqr", "jaxqr_ormqr", "jaxqr_qr_jvp", "jaxqr_qr_vjp"),
+    *("jaxqr_qr", "jaxqr_leading_qr", "jaxqr_orgqr", "jaxqr_ormqr", "jaxqr_qr_jvp", "jaxqr_qr_vjp"),
     *("jaxqr_cod", "jaxqr_pseudoinverse", "jaxqr_lstsq"),
 )
 

@@ -5,7 +5,9 @@
 // dense, and the batch is their slowest dimension.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "common/parallel.h"
 #include "common/scalar_types.h"
@@ -20,7 +22,8 @@ enum class Order { kRows, kColumns };
 // as those of a random sketch do, which is nearly as good and much cheaper.
 enum class Pivoting { kNone, kExact, kRandomized };
 
-// Factor A = Q R, or A P = Q R with pivoting. k = min(m, n). Null results are not wanted.
+// Factor A = Q R, or A P = Q R with pivoting. k = min(m, n), or less where only the leading pivots
+// are wanted: Q R is then the best that k of the columns give. Null results are not wanted.
 template <class S>
 struct QrProblem {
   long batch, m, n;
@@ -33,8 +36,9 @@ struct QrProblem {
   S* h = nullptr;        // m x n: R, and the reflectors' vectors below its diagonal
   S* tau = nullptr;      // k: H_i = I - tau_i v_i v_i^H, Q = H_1 ... H_k
   int32_t* p = nullptr;  // n, counted from 0; null without pivoting
+  long most = std::numeric_limits<long>::max();  // pivots at most; less than m and n: h is not there
 
-  long k() const { return m < n ? m : n; }
+  long k() const { return std::min({m, n, most}); }
   bool pivoted() const { return pivoting != Pivoting::kNone; }
 
   // The problem of the matrices from `first` on.

@@ -12,11 +12,11 @@ inline Pivoting pivoting_of(Call& call, std::string_view name) {
   return Pivoting::kNone;
 }
 
-inline ffi::Error factor_handler(ffi::ThreadPool pool, Buffer a, ffi::RemainingRets results,
+inline ffi::Error factor_leading(ffi::ThreadPool pool, Buffer a, ffi::RemainingRets results,
                                  std::string_view outputs, std::string_view pivoting,
-                                 bool transposed) {
+                                 bool transposed, long most) {
   Call call(a, transposed);
-  const long m = call.rows(), n = call.cols(), k = std::min(m, n);
+  const long m = call.rows(), n = call.cols(), k = std::min({m, n, most});
   const auto fill = [&](auto& problem) {
     using S = JAXQR_SCALAR_OF(problem);
     problem.batch = call.batch();
@@ -24,6 +24,7 @@ inline ffi::Error factor_handler(ffi::ThreadPool pool, Buffer a, ffi::RemainingR
     problem.n = n;
     problem.order = order_of(transposed);
     problem.pivoting = pivoting_of(call, pivoting);
+    problem.most = most;
     problem.a = call.first_data<S>();
     for_named(call, results, outputs, [&](std::string_view name, const Buffer& to) {
       if (name == "q") {
@@ -44,6 +45,23 @@ inline ffi::Error factor_handler(ffi::ThreadPool pool, Buffer a, ffi::RemainingR
     });
   };
   return run<QrProblem>(call, pool, fill, [](const auto& p, Pool& pool) { factor(p, pool); });
+}
+
+inline ffi::Error factor_handler(ffi::ThreadPool pool, Buffer a, ffi::RemainingRets results,
+                                 std::string_view outputs, std::string_view pivoting,
+                                 bool transposed) {
+  return factor_leading(pool, a, results, outputs, pivoting, transposed,
+                        std::numeric_limits<long>::max());
+}
+
+// The same for as many pivots as `steps` says.
+inline ffi::Error leading_handler(ffi::ThreadPool pool, Buffer a, ffi::RemainingRets results,
+                                  std::string_view outputs, std::string_view pivoting,
+                                  int64_t steps, bool transposed) {
+  if (steps < 0 || pivoting == "none" || outputs.find('h') != std::string_view::npos) {
+    return ffi::Error::InvalidArgument("jaxqr: leading pivots need pivoting, and give no h");
+  }
+  return factor_leading(pool, a, results, outputs, pivoting, transposed, steps);
 }
 
 inline ffi::Error form_handler(ffi::ThreadPool pool, Buffer h, Buffer tau, ffi::Result<Buffer> q) {

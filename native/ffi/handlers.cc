@@ -18,6 +18,16 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_qr, jaxqr::factor_handler,
                                   .Attr<std::string_view>("pivoting")
                                   .Attr<bool>("transposed"));
 
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_leading_qr, jaxqr::leading_handler,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Arg<Buffer>()
+                                  .RemainingRets()
+                                  .Attr<std::string_view>("outputs")
+                                  .Attr<std::string_view>("pivoting")
+                                  .Attr<int64_t>("steps")
+                                  .Attr<bool>("transposed"));
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(
     jaxqr_orgqr, jaxqr::form_handler,
     Ffi::Bind().Ctx<ThreadPool>().Arg<Buffer>().Arg<Buffer>().Ret<Buffer>());

@@ -54,8 +54,9 @@ class PivotedFactorization {
         above_(workspace.take<Pack<S>>(RowPanel<S>::size(most_ + kLanes, most_)), most_ + kLanes,
                most_) {}
 
-  void run(Pool& pool) {
-    const long n = a_.cols, k = std::min(a_.rows, n);
+  // Make k reflectors, at most as many as there are rows and columns.
+  void run(Pool& pool, long k) {
+    const long n = a_.cols;
     for (long j = 0; j < n; ++j) p_[j] = static_cast<int32_t>(j);
     done_ = made_ = 0;
     while (true) {

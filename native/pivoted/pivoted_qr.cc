@@ -119,7 +119,7 @@ void factor_exactly(const QrProblem<S>& problem, Pool& pool) {
   const Scaling scaling = arrays.load(problem, pool);
   if (!scaling.finite) return fill_nan(problem);
   PivotedFactorization<S>(arrays.a, arrays.tau, arrays.p, arrays.scales, scaling, workspace)
-      .run(pool);
+      .run(pool, problem.k());
   write_results(problem, arrays, scaling.needed, pool);
 }
 
@@ -132,7 +132,7 @@ bool factor_by_sketches(const QrProblem<S>& problem, Pool& pool) {
   PivotedArrays<S> arrays(problem, workspace);
   const Scaling scaling = arrays.load(problem, pool);
   if (scaling.needed) return false;
-  if (!RandomizedFactorization<S>(arrays.a, arrays.tau, arrays.p, workspace).run(pool)) {
+  if (!RandomizedFactorization<S>(arrays.a, problem.k(), arrays.tau, arrays.p, workspace).run(pool)) {
     return false;
   }
   write_results(problem, arrays, false, pool);

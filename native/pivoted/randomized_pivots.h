@@ -20,10 +20,10 @@ class RandomizedFactorization {
            Workspace::size<Pack<S>>(RowPanel<S>::size(kMost + kLanes, kMost));
   }
 
-  // In the place of `a` come R and the vectors of the reflectors.
-  RandomizedFactorization(RowPanel<S> a, S* tau, int32_t* p, Workspace& workspace)
+  // In the place of `a` come R and the vectors of the reflectors, of which there are k.
+  RandomizedFactorization(RowPanel<S> a, long k, S* tau, int32_t* p, Workspace& workspace)
       : a_(a),
-        k_(std::min(a.rows, a.cols)),
+        k_(k),
         tau_(tau),
         p_(p),
         sketch_(a.rows, a.cols, workspace),

@@ -79,11 +79,12 @@ using namespace jaxqr;
 #pragma GCC visibility push(default)
 
 extern "C" void test_factor(char letter, long batch, long m, long n, bool transposed, int pivoting,
-                            const void* a, void* q, void* q_full, void* r, void* h, void* tau,
+                            long most, const void* a, void* q, void* q_full, void* r, void* h, void* tau,
                             int32_t* p) {
   for_letter(letter, [&](auto scalar) {
     using S = decltype(scalar);
     QrProblem<S> problem{batch, m, n, order_of(transposed), static_cast<Pivoting>(pivoting)};
+    problem.most = most;
     problem.a = static_cast<const S*>(a);
     problem.q = static_cast<S*>(q);
     problem.q_full = static_cast<S*>(q_full);

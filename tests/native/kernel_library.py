@@ -31,10 +31,10 @@ class Library:
         self.library = ctypes.CDLL(path)
         self.library.jaxqr_set_routines(blas_addresses.find_addresses())
 
-    def factor(self, a, outputs, *, transposed, pivoting):
+    def factor(self, a, outputs, *, transposed, pivoting, most=2**62):
         """`a` has the order of `transposed`: its matrices are the transposes of A."""
         *_, m, n = a.shape if not transposed else (*a.shape[:-2], *a.shape[:-3:-1])
-        k = min(m, n)
+        k = min(m, n, most)
         shapes = {"q": (m, k), "q_full": (m, m), "r": (k, n), "h": (m, n)}
         results = {}
         for name in outputs:
@@ -50,6 +50,7 @@ class Library:
             *self._head(a, m, n),
             ctypes.c_bool(transposed),
             ctypes.c_int(pivoting),
+            ctypes.c_long(most),
             *map(pointer, [a, *(results.get(name) for name in names)]),
         )
         if transposed:

@@ -79,6 +79,30 @@ def pivots(library, rng):
         assert np.array_equal(out["p"][0][:k], jpvt[:k] - 1), "pivots"
 
 
+def leading_pivots(library, rng):
+    """Q and R of so many columns, of which R tells what they say of the others."""
+    dtype, batch, m, n = library.problem(rng)
+    info, transposed, pivoting = (
+        np.finfo(dtype),
+        rng.random() < 0.5,
+        int(rng.choice((EXACT, RANDOMIZED))),
+    )
+    most = int(rng.integers(1, min(m, n) + 1))
+    a, _ = matrices(rng, dtype, batch, m, n)
+    memory = np.ascontiguousarray(np.swapaxes(a, -1, -2)) if transposed else a
+    options = {"transposed": transposed, "pivoting": pivoting, "most": most}
+    out = library.factor(memory, ["q", "r", "p"], **options)
+    wide = np.result_type(dtype, np.float64)
+    q, r, p = out["q"].astype(wide), out["r"].astype(wide), out["p"]
+    assert np.array_equal(np.sort(p), np.tile(np.arange(n), (batch, 1))), "permutation"
+    assert_orthonormal(out["q"], info.eps)
+    assert np.all(np.tril(out["r"], -1) == 0), "R is not triangular"
+    a = np.take_along_axis(a, p[:, None, :], -1)
+    rest = a[..., most:].astype(wide)
+    rest = rest - q @ (adjoint(q) @ rest)
+    assert_product(a, q @ r + np.concatenate([0 * a[..., :most], rest], axis=-1), info)
+
+
 def random_pivots(library, rng):
     """They tell about as much as geqp3's, and depend on nothing but the matrix.
 

@@ -17,7 +17,15 @@ import numpy as np
 
 from kernel_library import Library
 from laws_of_derivatives import derivatives, not_finite_derivatives
-from laws_of_factors import factorization, graded, not_finite, pivots, random_pivots, reflectors
+from laws_of_factors import (
+    factorization,
+    graded,
+    leading_pivots,
+    not_finite,
+    pivots,
+    random_pivots,
+    reflectors,
+)
 from laws_of_least_squares import decomposition, dependent, least_squares, not_finite_sides
 from laws_of_nothing import empty
 
@@ -85,7 +93,8 @@ LAWS = {
     graded: 0.08,
     dependent: 0.04,
     not_finite_derivatives: 0.04,
-    factorization: 0.315,
+    factorization: 0.285,
+    leading_pivots: 0.03,
     pivots: 0.08,
     random_pivots: 0.005,
     reflectors: 0.13,
