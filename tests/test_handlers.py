@@ -66,6 +66,15 @@ def bad_calls():
     sides = {"left": True, "adjoint": False}
     yield "product", ("jaxqr_ormqr", (a, r[:, 0], r), [((2, 3, 3), F4)], sides)
     yield "product's result", ("jaxqr_ormqr", (a, r[:, 0], a), [((2, 3, 3), F4)], sides)
+    plain = dict.fromkeys(("lower", "transpose", "conjugate", "unit"), False)
+    for name, operands, left in (
+        ("a triangle that is not square", (a, a), True),
+        ("a right-hand side that does not match", (r, a), True),
+        ("one from the right that does not match", (r, r[..., :2]), False),
+        ("a vector for a right-hand side", (r, r[0, 0]), True),
+    ):
+        shape = operands[1].shape
+        yield name, ("jaxqr_solve", operands, [(shape, F4)], {**plain, "left": left})
     many = zeros(0, 2**31 + 5)  # more than an int counts, and what is cut off looks right
     yield "columns", ("jaxqr_ormqr", (zeros(0, 0), zeros(0), many), [(many.shape, F4)], sides)
     yield from bad_decompositions()
@@ -129,6 +138,8 @@ def empty_calls():
         yield "jaxqr_ormqr", [h, tau, c], [c], {"left": True, "adjoint": False}
         yield "jaxqr_qr_jvp", [q, r, a], [q, r], {**DERIVATIVE, "outputs": "q,r"}
         yield "jaxqr_qr_vjp", [q, r, q, r], [a], {**DERIVATIVE, "inputs": "q,r"}
+        flags = dict.fromkeys(("left", "lower", "transpose", "conjugate", "unit"), False)
+        yield "jaxqr_solve", [r, q], [q], flags
         cod, options = factors((0,), m, n), {"factors": REVEALED}
         yield "jaxqr_cod", [a], cod, {**options, "rcond": 0.1}
         options["operation"] = "solve"

@@ -163,6 +163,18 @@ def test_large_matrices_are_factored(dtype):
     assert_factors("lq", normal((16, 2048), dtype))
 
 
+def test_positive_diagonal_of_reversed_factorizations():
+    for shape in ((6, 4), (4, 6)):
+        a = normal(shape, "complex128")
+        r, q = jaxqr.rq(a, positive_diagonal=True)
+        assert np.all(np.diagonal(r, shape[0] and min(0, shape[1] - shape[0])).real >= 0)
+        assert residual_ratio(a, double(r) @ double(q)) < LIMIT
+        assert np.allclose(jaxqr.rq(a, "r", positive_diagonal=True), r)
+        q, lower = jaxqr.ql(a, positive_diagonal=True)
+        assert np.all(np.diagonal(lower, max(0, shape[1] - shape[0])).real >= 0)
+        assert residual_ratio(a, double(q) @ double(lower)) < LIMIT
+
+
 def test_positive_diagonal_is_unique():
     a = normal((6, 4), "complex128")
     r = jaxqr.qr(a, "r", positive_diagonal=True)

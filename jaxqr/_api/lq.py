@@ -124,12 +124,12 @@ def _lq(
 
 
 @overload
-def rq(a: ArrayLike, mode: _Formed = ...) -> RQResult: ...
+def rq(a: ArrayLike, mode: _Formed = ..., *, positive_diagonal: bool = ...) -> RQResult: ...
 @overload
-def rq(a: ArrayLike, mode: Literal["r"]) -> Array: ...
+def rq(a: ArrayLike, mode: Literal["r"], *, positive_diagonal: bool = ...) -> Array: ...
 @overload
-def rq(a: ArrayLike, mode: str) -> Any: ...
-def rq(a: ArrayLike, mode: str = "reduced") -> Any:
+def rq(a: ArrayLike, mode: str, *, positive_diagonal: bool = ...) -> Any: ...
+def rq(a: ArrayLike, mode: str = "reduced", *, positive_diagonal: bool = False) -> Any:
     """Factor matrices into an upper triangular R and an orthonormal Q: ``a = R @ Q``.
 
     It is `lq` of the matrix with its rows and columns reversed.
@@ -138,6 +138,7 @@ def rq(a: ArrayLike, mode: str = "reduced") -> Any:
         a: array (..., m, n), real or complex; k = min(m, n). Dtypes as in `qr`.
         mode: "reduced" or "economic" for R (..., m, k) and Q (..., k, n); "complete"
             for R (..., m, n) and Q (..., n, n), as SciPy's "full"; "r" for R (..., m, k) alone.
+        positive_diagonal: make the diagonal that ends in R's last row and column non-negative.
 
     Returns:
         `RQResult(R, Q)` or the array R. R is zero below the diagonal that ends in its last row
@@ -157,25 +158,27 @@ def rq(a: ArrayLike, mode: str = "reduced") -> Any:
         >>> bool(jnp.allclose(r @ q, a, atol=1e-5) & jnp.all(jnp.tril(r, -1) == 0))
         True
     """
-    a, mode, *_ = check_arguments("rq", a, mode, False, False, ("reduced", "complete", "r"))
+    a, mode, _, positive, _ = check_arguments(
+        "rq", a, mode, False, positive_diagonal, ("reduced", "complete", "r")
+    )
     arguments.require_unsharded("rq", "a", a)
     with calling("rq", a):
-        return _rq(a, mode)
+        return _rq(a, mode, positive)
 
 
-@partial(jax.jit, static_argnums=1)
-def _rq(a: Array, mode: str) -> Any:
-    out = _lq(_reverse(a), "l" if mode == "r" else mode, False, False)
+@partial(jax.jit, static_argnums=(1, 2))
+def _rq(a: Array, mode: str, positive_diagonal: bool) -> Any:
+    out = _lq(_reverse(a), "l" if mode == "r" else mode, False, positive_diagonal)
     return _reverse(out) if mode == "r" else RQResult(_reverse(out.L), _reverse(out.Q))
 
 
 @overload
-def ql(a: ArrayLike, mode: _Formed = ...) -> QLResult: ...
+def ql(a: ArrayLike, mode: _Formed = ..., *, positive_diagonal: bool = ...) -> QLResult: ...
 @overload
-def ql(a: ArrayLike, mode: Literal["l"]) -> Array: ...
+def ql(a: ArrayLike, mode: Literal["l"], *, positive_diagonal: bool = ...) -> Array: ...
 @overload
-def ql(a: ArrayLike, mode: str) -> Any: ...
-def ql(a: ArrayLike, mode: str = "reduced") -> Any:
+def ql(a: ArrayLike, mode: str, *, positive_diagonal: bool = ...) -> Any: ...
+def ql(a: ArrayLike, mode: str = "reduced", *, positive_diagonal: bool = False) -> Any:
     """Factor matrices into an orthonormal Q and a lower triangular L: ``a = Q @ L``.
 
     It is `qr` of the matrix with its rows and columns reversed; the mirror of `rq`.
@@ -184,6 +187,7 @@ def ql(a: ArrayLike, mode: str = "reduced") -> Any:
         a: array (..., m, n), real or complex; k = min(m, n). Dtypes as in `qr`.
         mode: "reduced" or "economic" for Q (..., m, k) and L (..., k, n); "complete" for
             Q (..., m, m) and L (..., m, n); "l" for L (..., k, n) alone.
+        positive_diagonal: make the diagonal that ends in L's last row and column non-negative.
 
     Returns:
         `QLResult(Q, L)` or the array L. L is zero above the diagonal that ends in its last row
@@ -203,15 +207,17 @@ def ql(a: ArrayLike, mode: str = "reduced") -> Any:
         >>> bool(jnp.allclose(q @ l, a, atol=1e-5) & jnp.all(jnp.triu(l, 1) == 0))
         True
     """
-    a, mode, *_ = check_arguments("ql", a, mode, False, False, ("reduced", "complete", "l"))
+    a, mode, _, positive, _ = check_arguments(
+        "ql", a, mode, False, positive_diagonal, ("reduced", "complete", "l")
+    )
     arguments.require_unsharded("ql", "a", a)
     with calling("ql", a):
-        return _ql(a, mode)
+        return _ql(a, mode, positive)
 
 
-@partial(jax.jit, static_argnums=1)
-def _ql(a: Array, mode: str) -> Any:
-    out = factor_by_mode(_reverse(a), "r" if mode == "l" else mode, False, False)
+@partial(jax.jit, static_argnums=(1, 2))
+def _ql(a: Array, mode: str, positive_diagonal: bool) -> Any:
+    out = factor_by_mode(_reverse(a), "r" if mode == "l" else mode, False, positive_diagonal)
     return _reverse(out) if mode == "l" else QLResult(_reverse(out.Q), _reverse(out.R))
 
 

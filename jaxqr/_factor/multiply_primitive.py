@@ -16,13 +16,13 @@ from jaxqr._core.algebra import H, exceeds, extend, mm, where
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import is_zero, make_primitive
 from jaxqr._core.scaling import multiply_linearly
-from jaxqr._core.triangular import solve_triangular
 from jaxqr._core.undocumented import zero_tangent
 from jaxqr._factor.independence import Point, find_point
 from jaxqr._factor.packed import ormqr_p
 from jaxqr._factor.permutation import permute_columns
 from jaxqr._factor.qr_primitive import factor
 from jaxqr._factor.rules import find_rotation
+from jaxqr._lowering.triangular import solve_triangular
 
 
 class QOperator(NamedTuple):

@@ -19,8 +19,8 @@ from jaxqr._core.algebra import (
     triu,
     where,
 )
-from jaxqr._core.triangular import solve_right, solve_triangular
 from jaxqr._lowering.compact_wy import unpack_reflectors
+from jaxqr._lowering.triangular import solve_right, solve_triangular
 
 
 def completion_jvp(q: Array, h: Array, dq: Array) -> Array:

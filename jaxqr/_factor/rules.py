@@ -13,8 +13,8 @@ from jax import Array
 
 from jaxqr._core.algebra import H, exceeds, imaginary_dg, mm, row_minus_column, slo, where
 from jaxqr._core.scaling import multiply_linearly
-from jaxqr._core.triangular import solve_right, solve_right_adjoint
 from jaxqr._factor.independence import Point, find_point
+from jaxqr._lowering.triangular import solve_right, solve_right_adjoint
 
 
 def skw(e: Array) -> Array:

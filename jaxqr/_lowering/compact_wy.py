@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxqr._core.algebra import H, extend, identity_like, mm, row_minus_column, slo, where
-from jaxqr._core.triangular import solve_triangular
+from jaxqr._lowering.triangular import solve_triangular
 
 
 def unpack_reflectors(h: Array, k: int) -> Array:

@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent.parent / "_native"
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 TARGETS = (
     *("jaxqr_qr", "jaxqr_leading_qr", "jaxqr_orgqr", "jaxqr_ormqr", "jaxqr_qr_jvp", "jaxqr_qr_vjp"),
-    *("jaxqr_cod", "jaxqr_pseudoinverse", "jaxqr_lstsq"),
+    *("jaxqr_cod", "jaxqr_pseudoinverse", "jaxqr_lstsq", "jaxqr_solve"),
 )
 
 

@@ -15,9 +15,9 @@ from jaxqr._core.abstract import REAL, CoreResult
 from jaxqr._core.algebra import identity_like, slo, triu, where
 from jaxqr._core.partition import Shape
 from jaxqr._core.primitive import make_primitive
-from jaxqr._core.triangular import solve_right, solve_triangular
 from jaxqr._lowering import cuda
 from jaxqr._lowering.by_columns import places, put, repeat, take_entry
+from jaxqr._lowering.triangular import solve_right, solve_triangular
 
 
 def find_lapack_signs(top: Array, beta: Array) -> tuple[Array, Array]:

@@ -16,9 +16,9 @@ from jax import Array, export, lax
 
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.algebra import H, extend, identity_like, triu, where
-from jaxqr._core.triangular import solve_triangular
 from jaxqr._factor.packed import ormqr_p
 from jaxqr._factor.qr_primitive import factor
+from jaxqr._lowering.triangular import solve_triangular
 from jaxqr._lstsq.rank import counted_rows, find_rank, keep_leading_rows, order_by_own_size
 
 

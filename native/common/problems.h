@@ -202,8 +202,19 @@ struct LstsqProblem {
   }
 };
 
+// X with op(T) X = B, or X op(T) = B if not `left`, for a triangle T of n rows, whose other triangle
+// is not read; op conjugates, transposes, or does both. By rows.
+template <class S>
+struct SolveProblem {
+  long batch, n, rows, cols;  // of X: n is one of the two
+  bool left, lower, transpose, conjugate, unit;
+  const S* t = nullptr;  // n x n
+  const S* b = nullptr;  // rows x cols
+  S* x = nullptr;        // rows x cols
+};
+
 // What the library computes, instantiated for every scalar type: in dispatch.cc, and in
-// least_squares/ for the last three, which call the others.
+// least_squares/ for the last four, which call the others.
 template <class S>
 void factor(const QrProblem<S>& problem, Pool& pool);
 template <class S>
@@ -220,5 +231,7 @@ template <class S>
 void apply_pseudoinverse(const PseudoinverseProblem<S>& problem, Pool& pool);
 template <class S>
 void solve_least_squares(const LstsqProblem<S>& problem, Pool& pool);
+template <class S>
+void solve_triangles(const SolveProblem<S>& problem, Pool& pool);
 
 }  // namespace jaxqr

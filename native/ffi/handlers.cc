@@ -81,6 +81,18 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_pseudoinverse, jaxqr::pseudoinverse_handler,
                                   .Attr<std::string_view>("operation")
                                   .Attr<std::string_view>("factors"));
 
+XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_solve, jaxqr::solve_handler,
+                              Ffi::Bind()
+                                  .Ctx<ThreadPool>()
+                                  .Arg<Buffer>()
+                                  .Arg<Buffer>()
+                                  .Ret<Buffer>()
+                                  .Attr<bool>("left")
+                                  .Attr<bool>("lower")
+                                  .Attr<bool>("transpose")
+                                  .Attr<bool>("conjugate")
+                                  .Attr<bool>("unit"));
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(jaxqr_lstsq, jaxqr::lstsq_handler,
                               Ffi::Bind()
                                   .Ctx<ThreadPool>()

@@ -103,4 +103,24 @@ inline ffi::Error lstsq_handler(ffi::ThreadPool pool, Buffer a, Buffer b, ffi::R
                            [](const auto& p, Pool& pool) { solve_least_squares(p, pool); });
 }
 
+inline ffi::Error solve_handler(ffi::ThreadPool pool, Buffer t, Buffer b, ffi::Result<Buffer> x,
+                                bool left, bool lower, bool transpose, bool conjugate, bool unit) {
+  Call call(t);
+  const Dimensions dims = b.dimensions();
+  const long n = call.rows(), cols = last_dimension(b, 0);
+  const long rows = dims.size() < 2 ? -1 : static_cast<long>(dims[dims.size() - 2]);
+  if (call.cols() != n || (left ? rows : cols) != n) {
+    call.fail("a triangle must be square and match, got " + describe(t) + " for " + describe(b));
+  }
+  const auto fill = [&](auto& problem) {
+    using S = JAXQR_SCALAR_OF(problem);
+    problem = {call.batch(), n, rows, cols, left, lower, transpose, conjugate, unit};
+    problem.t = call.first_data<S>();
+    problem.b = call.matrix<S>("b", b, rows, cols);
+    problem.x = call.matrix<S>("x", *x, rows, cols);
+  };
+  return run<SolveProblem>(call, pool, fill,
+                           [](const auto& p, Pool& pool) { solve_triangles(p, pool); });
+}
+
 }  // namespace jaxqr

@@ -97,6 +97,20 @@ extern "C" void test_factor(char letter, long batch, long m, long n, bool transp
   });
 }
 
+extern "C" void test_solve(char letter, long batch, long n, long rows, long cols, bool left,
+                           bool lower, bool transpose, bool conjugate, bool unit, const void* t,
+                           const void* b, void* x) {
+  for_letter(letter, [&](auto scalar) {
+    using S = decltype(scalar);
+    SolveProblem<S> problem{batch, n, rows, cols, left, lower, transpose, conjugate, unit};
+    problem.t = static_cast<const S*>(t);
+    problem.b = static_cast<const S*>(b);
+    problem.x = static_cast<S*>(x);
+    Threads pool;
+    solve_triangles(problem, pool);
+  });
+}
+
 extern "C" void test_form(char letter, long batch, long m, long n, long k, const void* h,
                           const void* tau, void* q) {
   for_letter(letter, [&](auto scalar) {

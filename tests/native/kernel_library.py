@@ -58,6 +58,14 @@ class Library:
             results.update((name, np.swapaxes(results[name], -1, -2)) for name in flip)
         return results
 
+    def solve(self, t, b, **flags):
+        x = np.full_like(b, 77)
+        names = ("left", "lower", "transpose", "conjugate", "unit")
+        chosen = [ctypes.c_bool(flags[name]) for name in names]
+        head = self._head(t, t.shape[1], *b.shape[1:])
+        self.library.test_solve(*head, *chosen, *map(pointer, (t, b, x)))
+        return x
+
     def form(self, h, tau):
         q = np.full_like(h, 77)
         sizes = (*h.shape[1:], tau.shape[1])

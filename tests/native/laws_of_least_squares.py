@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from problems import adjoint, normal
+from problems import LETTERS, adjoint, assert_product, normal
 
 
 class Problem(NamedTuple):
@@ -45,6 +45,27 @@ def draw(library, rng):
     size = max(1, np.abs(b).max(), np.abs(u).max()) * max(1, np.abs(inverse).max()) ** 2
     limit = 1000 * m * float(info.eps) * size
     return Problem(a, b, u, rank, pivoting, 20 * m * float(info.eps), inverse, limit)
+
+
+def triangles(library, rng):
+    """Triangular systems of every kind, whose other triangle is not read."""
+    dtype = np.dtype(LETTERS[rng.integers(4)])
+    batch, n, s = (int(rng.integers(1, most)) for most in (7, 24, 12))
+    names = ("left", "lower", "transpose", "conjugate", "unit")
+    flags = {name: bool(rng.random() < 0.5) for name in names}
+    a = normal(rng, (batch, n, n), dtype) / (2 * n)
+    b = normal(rng, (batch, n, s) if flags["left"] else (batch, s, n), dtype)
+    diagonal = np.eye(n, dtype=bool)
+    a = np.where(diagonal, a + 1, a).astype(dtype)
+    t = np.tril(a) if flags["lower"] else np.triu(a)
+    t = np.where(diagonal, 1, t) if flags["unit"] else t
+    read = np.tril(np.ones((n, n), bool), -1)
+    read = read if flags["lower"] else read.T
+    a = np.where(read | (diagonal & (not flags["unit"])), a, np.nan).astype(dtype)
+    x = library.solve(a, b, **flags).astype(np.result_type(dtype, np.float64))
+    t = np.swapaxes(t, -1, -2) if flags["transpose"] else t
+    t = t.conj() if flags["conjugate"] else t
+    assert_product(b, t @ x if flags["left"] else x @ t, np.finfo(dtype))
 
 
 def least_squares(library, rng):

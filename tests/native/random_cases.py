@@ -26,7 +26,13 @@ from laws_of_factors import (
     random_pivots,
     reflectors,
 )
-from laws_of_least_squares import decomposition, dependent, least_squares, not_finite_sides
+from laws_of_least_squares import (
+    decomposition,
+    dependent,
+    least_squares,
+    not_finite_sides,
+    triangles,
+)
 from laws_of_nothing import empty
 
 
@@ -93,7 +99,8 @@ LAWS = {
     graded: 0.08,
     dependent: 0.04,
     not_finite_derivatives: 0.04,
-    factorization: 0.285,
+    factorization: 0.265,
+    triangles: 0.02,
     leading_pivots: 0.03,
     pivots: 0.08,
     random_pivots: 0.005,

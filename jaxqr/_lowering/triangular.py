@@ -14,6 +14,7 @@ from jaxqr._core.algebra import mm, row_minus_column, where
 from jaxqr._core.partition import Shape, vary_alike
 from jaxqr._core.primitive import is_zero, make_primitive
 from jaxqr._core.undocumented import zero_tangent
+from jaxqr._lowering import kernels
 
 
 def solve_triangular(
@@ -88,6 +89,17 @@ def _transpose(
     return solve_triangular_p.bind(a, cotangents[0], **params)
 
 
+def _solve_batch(*args: Any, batch_ndim: int, **params: Any) -> list[Array] | None:
+    """Call the kernel for a batch.
+
+    jaxlib's call may wait forever, where two of them are under way on two threads of XLA's pool:
+    each waits there for tasks that only the other thread could begin. One matrix has no tasks.
+    """
+    batch = args[1][0].shape[:batch_ndim]
+    one = all(size == 1 for size in batch)
+    return None if one else kernels.compute(*args, batch_ndim=batch_ndim, **params)
+
+
 solve_triangular_p = make_primitive(
     "solve",
     core_ranks=(2, 2),
@@ -99,4 +111,5 @@ solve_triangular_p = make_primitive(
     # Where only right-hand sides are mapped, the triangle is copied for each of them, which costs
     # no more memory than they do. As columns of one solve a sharded batch would be gathered.
     map_body=False,
+    kernels={"cpu": _solve_batch},
 )
