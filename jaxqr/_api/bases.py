@@ -59,7 +59,7 @@ def orth(a: ArrayLike, *, rank: int | None = None, rcond: float | None = None) -
         >>> basis.shape, bool(jnp.allclose(basis @ (basis.T @ a), a, atol=1e-4))
         ((7, 3), True)
     """
-    a, found = _check("orth", a, rank, rcond)
+    a, found, rcond = _check("orth", a, rank, rcond)
     with calling("orth", a):
         return _orth(a, found, rcond)
 
@@ -107,22 +107,24 @@ def null_space(a: ArrayLike, *, rank: int | None = None, rcond: float | None = N
         >>> bool(jnp.allclose(jax.grad(entry)(a, ours), jax.grad(entry)(a, other), atol=1e-4))
         True
     """
-    a, found = _check("null_space", a, rank, rcond)
+    a, found, rcond = _check("null_space", a, rank, rcond)
     with calling("null_space", a):
         return _null_space(a, found, rcond)
 
 
-def _check(function: str, a: ArrayLike, rank: Any, rcond: Any) -> tuple[Array, int]:
-    """Check the arguments of `function` and find the rank if it is not given."""
+def _check(
+    function: str, a: ArrayLike, rank: Any, rcond: Any
+) -> tuple[Array, int, float | None]:
+    """Check the arguments of `function`, convert them, and find the rank if it is not given."""
     a = arguments.convert_array(function, "a", a)
     arguments.require_unsharded(function, "a", a)
     rcond = arguments.require_rcond(function, rcond)
     warn_of_gathering(function, a=(a, 2))
     if rank is None:
-        return a, _look_for_rank(function, a, rcond)
+        return a, _look_for_rank(function, a, rcond), rcond
     if rcond is not None:
         raise ValueError(f"{function}: rcond must be None beside a rank, got {rcond}")
-    return a, arguments.require_rank(function, rank, a)
+    return a, arguments.require_rank(function, rank, a), None
 
 
 def _look_for_rank(function: str, a: Array, rcond: float | None) -> int:

@@ -67,7 +67,7 @@ def interpolative(
         ((3,), True)
     """
     name = "interpolative"
-    if not pivoting:
+    if pivoting is False:
         raise ValueError(f"{name}: pivoting must be True or 'randomized', got {pivoting!r}")
     if (rank is None) == (tol is None):
         raise ValueError(f"{name}: give either rank or tol, got rank {rank} and tol {tol}")
@@ -85,7 +85,10 @@ def _require_tolerance(function: str, tol: Any) -> float:
         raise TypeError(
             f"{function}: tol must be a number that is not traced, got {type(tol).__name__}"
         )
-    found = float(tol)
+    try:
+        found = float(tol)
+    except OverflowError:
+        found = float("inf")
     if not 0 <= found < float("inf"):
         raise ValueError(f"{function}: tol must be finite and not below 0, got {tol!r}")
     return found
@@ -120,6 +123,6 @@ def _interpolate(a: Array, rank: int, pivoting: Any) -> InterpolativeResult:
         rest = jnp.zeros_like(r12)
     else:
         rest = lstsq_p.bind(r11, r12, rcond=None, pivoting=True)[0]
-    identity = jnp.broadcast_to(identity_like(r11), r11.shape)
+    identity = lax.full_like(r11, 0) + identity_like(r11)  # sharded as R is
     (c,) = permute_columns_p.bind(p, put_beside(identity, rest, a.shape[-1]), inverse=True)
     return InterpolativeResult(p[..., :rank], c.astype(dtype))

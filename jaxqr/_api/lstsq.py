@@ -9,7 +9,7 @@ from jax.sharding import AbstractMesh, Mesh
 from jax.typing import ArrayLike
 
 from jaxqr._core import arguments
-from jaxqr._core.algebra import exceeds, mm
+from jaxqr._core.algebra import exceeds, mm, where
 from jaxqr._core.partition import broadcast_batch, is_sharded
 from jaxqr._core.results import LstsqResult
 from jaxqr._core.settings import calling
@@ -192,8 +192,14 @@ def _refine(
     steps: int,
 ) -> tuple[Array, Array]:
     """Correct the values of both; their derivatives stay."""
-    change, squares = refine_solution(a, b, x, rcond=rcond, pivoting=pivoting, steps=steps)
-    return x + change, residuals + (squares - lax.stop_gradient(residuals))
+    found, squares = refine_solution(a, b, x, rcond=rcond, pivoting=pivoting, steps=steps)
+    return _replace_value(x, found), _replace_value(residuals, squares)
+
+
+def _replace_value(x: Array, value: Array) -> Array:
+    """Give `value` with the derivatives of `x`, which may be infinite."""
+    zero = x - lax.stop_gradient(x)
+    return value + where(zero == zero, zero)
 
 
 def _solve_blocks(

@@ -43,7 +43,10 @@ def _solve_rule(inverse: Inverse, y: Array, v: Array, da: Array, dv: Array) -> A
     rest = v - mm(inverse.a, y)
     # Both vectors are brought near one: A may be of any size, and gram and A^{+H} y have the square
     # of its exponents.
-    scale, own = inverse.scale_of(rest), column_scale(y)
+    # Of one equation in one unknown nothing is left but rounding, which XLA computes more than once
+    # in one program, with and without fused multiplication: a scale of it would differ, too.
+    of = v if inverse.a.shape[-2:] == (1, 1) else rest
+    scale, own = inverse.scale_of(of), column_scale(y)
     left = [multiply_linearly(rest, scale)]
     if inverse.pivoting:
         left.append(inverse.solve_adjoint(multiply_linearly(y, own)))

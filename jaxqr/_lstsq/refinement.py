@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxqr._core.algebra import H, exceeds, mm
-from jaxqr._core.scaling import column_scale, scale_by
+from jaxqr._core.scaling import column_scale, scale_by, scale_to_one, unscale_by
 from jaxqr._lstsq.doubled import Doubled, add, add_doubled, multiply_matrix
 from jaxqr._lstsq.lstsq_primitive import sum_squares
 from jaxqr._lstsq.pseudoinverse import factor_pseudoinverse
@@ -25,11 +25,18 @@ def refine_solution(
     """Refine the solution x of the least-squares problems of a and b.
 
     Returns:
-        The correction of x and the sums of squared residuals, both constant to derivatives.
+        The refined x and the sums of squared residuals, both constant to derivatives.
     """
     a, b, first = (lax.stop_gradient(z) for z in (a, b, x))
     wide = exceeds(a.shape[-1], a.shape[-2])
     deep = H(a) if wide else a
+    # The largest and the smallest column are brought to two sides of one, and b near one: z of a
+    # wide A has the square of its exponents.
+    scales = column_scale(deep)
+    most, least = (jnp.sqrt(f(scales, axis=-1, keepdims=True)) for f in (jnp.max, jnp.min))
+    size, own = scale_to_one(1 / most / least), column_scale(b)
+    deep, a, b = (scale_by(z, scale) for z, scale in ((deep, size), (a, size), (b, own)))
+    first = scale_by(scale_by(first, own), 1 / size)
     inverse = factor_pseudoinverse(deep, rcond=rcond, pivoting=pivoting)
     upper, lower = (jnp.zeros_like(first), b) if wide else (b, jnp.zeros_like(first))
     r, z = (first, -inverse.solve(first)) if wide else (b - mm(a, first), first)
@@ -44,7 +51,8 @@ def refine_solution(
     r, z = lax.fori_loop(0, steps, step, (r, z))
     found = r if wide else z
     rest = _subtract_product(b, jnp.zeros_like(b), a, found) if wide else r
-    return found - first, sum_squares(rest)
+    found = scale_by(scale_by(found, 1 / own), size)
+    return found, sum_squares(unscale_by(rest, own))
 
 
 def _subtract_product(b: Array, rest: Array, a: Array, x: Array) -> Array:
