@@ -161,3 +161,11 @@ def test_what_cannot_be_done_is_said(name):
         (rows,) = put(mesh, a)
         with pytest.raises(ValueError, match=f"{name}: the last 2 dimension"):
             f(rows, rank=2)
+
+
+@pytest.mark.parametrize("rcond", [0, 1, np.float32(0.5), np.int64(0), np.array(0.5), jnp.array(0)])
+@pytest.mark.parametrize("function", [jaxqr.orth, jaxqr.null_space])
+def test_every_kind_of_number_is_an_rcond(function, rcond):
+    a = np.diag(np.float32([4, 3, 1]))
+    expected = function(a, rcond=float(rcond))
+    np.testing.assert_array_equal(function(a, rcond=rcond), expected)

@@ -181,9 +181,33 @@ def test_a_decomposition_that_cannot_be_had_is_an_error():
             jaxqr.interpolative(a, tol=tol)
     with pytest.raises(ValueError, match="interpolative: rank must be given where a is traced"):
         jax.jit(lambda a: jaxqr.interpolative(a, tol=0.1))(a)
-    with pytest.raises(ValueError, match="interpolative: pivoting must be True or 'randomized'"):
+    with pytest.raises(ValueError, match="interpolative: pivoting must be one of True, .* got False"):
         jaxqr.interpolative(a, rank=1, pivoting=False)
     with mesh_of("explicit", (2,)) as mesh:
         (rows,) = put(mesh, a)
         with pytest.raises(ValueError, match="interpolative: the last 2 dimension"):
             jaxqr.interpolative(rows, rank=1)
+
+
+def test_derivatives_of_an_interpolative_decomposition_of_rank_one():
+    a, da = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
+    (column,) = jaxqr.interpolative(a, rank=1).columns
+
+    def expected(a):
+        return (a[:, column] @ a / (a[:, column] @ a[:, column]))[None]
+
+    ours = jax.jvp(lambda a: jaxqr.interpolative(a, rank=1).coefficients, (a,), (da,))[1]
+    np.testing.assert_allclose(ours, jax.jvp(expected, (a,), (da,))[1], atol=1e-5)
+
+
+def test_interpolative_of_a_batch_sharded_over_an_explicit_mesh():
+    a = normal((2, 5, 4), "float32")
+    with mesh_of("explicit", (2,)) as mesh:
+        (sharded,) = put(mesh, a)
+        found = jaxqr.interpolative(sharded, rank=2).coefficients
+    np.testing.assert_allclose(found, jaxqr.interpolative(a, rank=2).coefficients, atol=1e-5)
+
+
+def test_an_integer_tol_too_large_for_a_float_is_refused():
+    with pytest.raises(ValueError, match="interpolative: tol must be finite"):
+        jaxqr.interpolative(np.eye(2), tol=10**400)

@@ -266,3 +266,15 @@ def test_gradients_of_no_right_hand_sides_are_zero(shape):
     for f in (of_batch, lambda a: jnp.sum(jaxqr.lstsq(a, jnp.zeros((0, m, 2))).x)):
         np.testing.assert_array_equal(jax.grad(f)(a), np.zeros(shape))
         np.testing.assert_array_equal(jax.jacfwd(f)(a), np.zeros(shape))
+
+
+@pytest.mark.parametrize("pivoting", [True, False])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_compiled_derivatives_of_one_equation_in_one_unknown(batch, pivoting):
+    a, b, da, db = np.random.default_rng(0).normal(size=(4, *batch, 1, 1)).astype(np.float32)
+
+    @jax.jit
+    def tangent(a, b, da, db):
+        return jax.jvp(lambda a, b: jaxqr.lstsq(a, b, pivoting=pivoting).x, (a, b), (da, db))[1]
+
+    np.testing.assert_allclose(tangent(a, b, da, db), db / a - b / a**2 * da, rtol=1e-4)

@@ -133,3 +133,16 @@ def test_a_number_of_steps_that_is_none_is_an_error():
             jaxqr.lstsq(a, b, refine=steps)
     with mesh_of("automatic", (2,)) as mesh, pytest.raises(ValueError, match="lstsq: refine must"):
         jaxqr.lstsq(*put(mesh, a, b), refine=1, axis_name="x", mesh=mesh)
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (5, 2), (3, 3)])
+@pytest.mark.parametrize("sizes", [(1e-25, 1), (1e25, 1e-9), (1, 1e30), (1e-15, 1e-35)])
+def test_refinement_at_extreme_sizes(shape, sizes):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=shape).astype(np.float32) * np.float32(sizes[0])
+    b = rng.normal(size=shape[0]).astype(np.float32) * np.float32(sizes[1])
+    exact = np.linalg.pinv(a.astype(float)) @ b.astype(float)
+    plain, refined = (jaxqr.lstsq(a, b, refine=steps) for steps in (0, 1))
+    np.testing.assert_allclose(refined.x, exact, rtol=3e-7)
+    assert np.isfinite(refined.residuals) == np.isfinite(plain.residuals)
+    assert not np.isnan(refined.residuals)

@@ -112,9 +112,7 @@ def null_space(a: ArrayLike, *, rank: int | None = None, rcond: float | None = N
         return _null_space(a, found, rcond)
 
 
-def _check(
-    function: str, a: ArrayLike, rank: Any, rcond: Any
-) -> tuple[Array, int, float | None]:
+def _check(function: str, a: ArrayLike, rank: Any, rcond: Any) -> tuple[Array, int, float | None]:
     """Check the arguments of `function`, convert them, and find the rank if it is not given."""
     a = arguments.convert_array(function, "a", a)
     arguments.require_unsharded(function, "a", a)

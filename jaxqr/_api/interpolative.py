@@ -67,8 +67,7 @@ def interpolative(
         ((3,), True)
     """
     name = "interpolative"
-    if pivoting is False:
-        raise ValueError(f"{name}: pivoting must be True or 'randomized', got {pivoting!r}")
+    arguments.require_choice(name, "pivoting", pivoting, (True, "randomized"))
     if (rank is None) == (tol is None):
         raise ValueError(f"{name}: give either rank or tol, got rank {rank} and tol {tol}")
     modes = ("reduced", "complete", "r")
