@@ -181,7 +181,7 @@ def test_a_decomposition_that_cannot_be_had_is_an_error():
             jaxqr.interpolative(a, tol=tol)
     with pytest.raises(ValueError, match="interpolative: rank must be given where a is traced"):
         jax.jit(lambda a: jaxqr.interpolative(a, tol=0.1))(a)
-    with pytest.raises(ValueError, match="interpolative: pivoting must be one of True, .* got False"):
+    with pytest.raises(ValueError, match="interpolative: pivoting must be one of"):
         jaxqr.interpolative(a, rank=1, pivoting=False)
     with mesh_of("explicit", (2,)) as mesh:
         (rows,) = put(mesh, a)
