@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg.interpolative
+from jax import export
 
 import jaxqr
 from laws import assert_differentiable, mostly_nightly, relative_error
@@ -89,6 +90,25 @@ def test_rank_zero_and_full_rank():
             assert np.array_equal(p, np.broadcast_to(np.arange(p.shape[-1]), p.shape))
             found, whole = factor(name, a, min(shape[-2:])), factor(name, a, None)
             assert all(map(np.array_equal, found, whole))
+
+
+def test_rank_zero_keeps_a_batch_where_it_is():
+    with mesh_of("explicit", (2,)) as mesh:
+        (a,) = put(mesh, normal((4, 5, 3)))
+        for x in factor("qr", a, 0):
+            assert x.sharding.is_equivalent_to(a.sharding, x.ndim)
+
+
+def test_a_rank_of_symbolic_sizes_needs_a_constraint():
+    (m,) = export.symbolic_shape("m")
+    f = jax.jit(lambda a: jaxqr.qr(a, pivoting=True, rank=2).Q)
+    with pytest.raises(ValueError, match="qr: rank must be known to be at most min"):
+        export.export(f)(jax.ShapeDtypeStruct((m, 4), "float64"))
+    (m,) = export.symbolic_shape("m", constraints=["m >= 3"])
+    unchecked = [export.DisabledSafetyCheck.custom_call("lapack_dgeqp3_ffi")]
+    exported = export.export(f, disabled_checks=unchecked)(jax.ShapeDtypeStruct((m, 4), "float64"))
+    a = normal((6, 4))
+    np.testing.assert_allclose(exported.call(a), f(a), atol=1e-12)
 
 
 def test_more_pivots_than_the_rank_are_finite_and_so_are_their_derivatives():

@@ -61,8 +61,9 @@ def qr(
             mode "raw".
         rank: take this many pivots only, from 0 to min(m, n), with pivoting and in modes
             "reduced" and "r": Q (..., m, rank), R (..., rank, n). The leading columns of
-            ``a[..., :, P]`` are Q @ R, the others are nearest to it. On the CPU it takes the time
-            of so many steps.
+            ``a[..., :, P]`` are those of Q @ R; what it has for the others, which come in no
+            particular order, is nearest to them. With the kernels it takes the time of so many
+            steps. Symbolic sizes need a constraint that `rank` does not exceed them.
 
     Returns:
         `QRResult(Q, R)`, the array R, or `RawResult(h, tau)`; with pivoting `PivotedQRResult`,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import min_dim
+from jax.errors import InconclusiveDimensionOperation
 from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
@@ -153,7 +154,14 @@ def require_rcond(function: str, value: Any) -> float | None:
 def require_rank(function: str, value: Any, a: Array) -> int:
     """Check a rank that a user gives for `a`."""
     found, most = require_count(function, "rank", value), min_dim(*a.shape[-2:])
-    if found > most:
+    try:
+        too_many = found > most
+    except InconclusiveDimensionOperation as error:
+        raise ValueError(
+            f"{function}: rank must be known to be at most min(m, n), got {found} for a {a.shape}; "
+            f"give the symbolic sizes a constraint, such as 'm >= {found}'"
+        ) from error
+    if too_many:
         raise ValueError(
             f"{function}: rank must be at most min(m, n) = {most}, got {found} for a {a.shape}"
         )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.algebra import H, mm, put_beside, real_diagonal, triu
@@ -89,11 +89,11 @@ leading_qr_p = make_primitive(
 
 
 def _factor_without_steps(a: Array, outputs: tuple[str, ...], transposed: bool) -> list[Array]:
-    *batch, m, n = a.shape
-    shapes = {"q": (m, 0), "r": (0, n)}
-    found = {x: jnp.zeros((*batch, *shape), a.dtype) for x, shape in shapes.items()}
-    found = {x: y.mT if transposed else y for x, y in found.items()}
-    found["p"] = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (*batch, n))
+    found = {"q": a[..., :0], "r": a[..., :0, :]}
+    found = {name: x.mT if transposed else x for name, x in found.items()}
+    row = jnp.sum(a, axis=-2)  # for its shape and sharding
+    place = lax.broadcasted_iota(jnp.int32, (1,) * (row.ndim - 1) + row.shape[-1:], row.ndim - 1)
+    found["p"] = lax.full_like(row, 0, jnp.int32) + place
     return [found[name] for name in outputs]
 
 
