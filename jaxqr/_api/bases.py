@@ -128,11 +128,7 @@ def _check(function: str, a: ArrayLike, rank: Any, rcond: Any) -> tuple[Array, i
 def _look_for_rank(function: str, a: Array, rcond: float | None) -> int:
     """Find the rank that all matrices of the batch have."""
     ranks = _find_ranks(lax.stop_gradient(a), rcond)
-    if isinstance(ranks, jax.core.Tracer):
-        raise ValueError(
-            f"{function}: rank must be given where a is traced, as in jax.jit and jax.vmap, as "
-            f"the shape of the result depends on it, got None for a {a.shape}"
-        )
+    arguments.require_known(function, ranks, "None", a)
     found = np.unique(np.asarray(ranks))
     if len(found) > 1:
         raise ValueError(

@@ -1,7 +1,6 @@
 """The interpolative decomposition: columns of a matrix, and all others in terms of them."""
 
 from functools import partial
-from numbers import Real
 from typing import Any, Literal
 
 import jax
@@ -75,22 +74,8 @@ def interpolative(
     arguments.require_unsharded(name, "a", a)
     with calling(name, a):
         if rank is None:
-            rank = _count_columns(a, _require_tolerance(name, tol), method)
+            rank = _count_columns(a, arguments.require_tolerance(name, tol), method)
         return _interpolate(a, rank, method)
-
-
-def _require_tolerance(function: str, tol: Any) -> float:
-    if isinstance(tol, (bool, np.bool_)) or not isinstance(tol, Real):
-        raise TypeError(
-            f"{function}: tol must be a number that is not traced, got {type(tol).__name__}"
-        )
-    try:
-        found = float(tol)
-    except OverflowError:
-        found = float("inf")
-    if not 0 <= found < float("inf"):
-        raise ValueError(f"{function}: tol must be finite and not below 0, got {tol!r}")
-    return found
 
 
 def _count_columns(a: Array, tol: float, pivoting: Any) -> int:
@@ -98,11 +83,7 @@ def _count_columns(a: Array, tol: float, pivoting: Any) -> int:
     if 0 in a.shape:
         return 0
     r, _ = _find_triangle(lax.stop_gradient(a), pivoting)
-    if isinstance(r, jax.core.Tracer):
-        raise ValueError(
-            "interpolative: rank must be given where a is traced, as in jax.jit and jax.vmap, as "
-            f"the shape of the result depends on it, got tol {tol} for a {a.shape}"
-        )
+    arguments.require_known("interpolative", r, f"tol {tol}", a)
     left = np.abs(np.asarray(diagonal(r)).astype(np.result_type(r.dtype, np.float32)))
     return int(np.max(np.sum(~(left <= tol * left[..., :1]), axis=-1)))
 

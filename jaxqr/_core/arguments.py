@@ -131,24 +131,52 @@ def require_rcond(function: str, value: Any) -> float | None:
     """Check the bound below which diagonal entries of R do not count, relative to the largest."""
     if value is None:
         return None
-    number = value
-    if isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer):
-        real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
-        number = value.item() if value.ndim == 0 and real else value
-    if isinstance(number, bool) or not isinstance(number, Real):
+    found = _find_number(value)
+    if found is None:
         raise TypeError(
             f"{function}: rcond must be None or a number that is not traced, got "
             f"{type(value).__name__}"
         )
-    try:
-        found = float(number)
-    except OverflowError:
-        found = float("inf")
     if not 0 <= found < float("inf"):
         raise ValueError(
             f"{function}: rcond must be None or a finite number not below 0, got {value!r}"
         )
     return found
+
+
+def require_tolerance(function: str, value: Any) -> float:
+    """Check a `tol`."""
+    found = _find_number(value)
+    if found is None:
+        raise TypeError(
+            f"{function}: tol must be a number that is not traced, got {type(value).__name__}"
+        )
+    if not 0 <= found < float("inf"):
+        raise ValueError(f"{function}: tol must be finite and not below 0, got {value!r}")
+    return found
+
+
+def _find_number(value: Any) -> float | None:
+    """Give a real number that is not traced as a float, infinite if it is too large; or None."""
+    number = value
+    if isinstance(value, (np.ndarray, jax.Array)) and not isinstance(value, jax.core.Tracer):
+        real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+        number = value.item() if value.ndim == 0 and real else value
+    if isinstance(number, bool) or not isinstance(number, Real):
+        return None
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf")
+
+
+def require_known(function: str, found: Any, given: str, a: Array) -> None:
+    """Raise if what tells the rank of `a` is traced, and so are the values that it comes from."""
+    if isinstance(found, jax.core.Tracer):
+        raise ValueError(
+            f"{function}: rank must be given where a is traced, as in jax.jit and jax.vmap, as "
+            f"the shape of the result depends on it, got {given} for a {a.shape}"
+        )
 
 
 def require_rank(function: str, value: Any, a: Array) -> int:

@@ -22,7 +22,7 @@ from jaxqr._core.undocumented import zero_tangent
 from jaxqr._factor.packed import orgqr_p
 from jaxqr._factor.permutation import permute_columns
 from jaxqr._factor.pivoting import find_method
-from jaxqr._factor.qr_primitive import factor_pivoted
+from jaxqr._factor.qr_primitive import bind_for_more, factor_pivoted
 from jaxqr._factor.tangent_maps import qr_jvp_p
 from jaxqr._lowering import kernels
 
@@ -62,8 +62,7 @@ def _jvp(
     """Differentiate with the pivots held: (7.1), and R's other columns as the products they are."""
     (a,), (da,) = primals, tangents
     params = {"pivoting": pivoting, "steps": steps}
-    asked = (*outputs, *(name for name in ("q", "r", "p") if name not in outputs))
-    values = dict(zip(asked, bind(leading_qr_p, a, outputs=asked, **params), strict=True))
+    values = bind_for_more(bind, leading_qr_p, a, outputs, ("q", "r", "p"), **params)
     primal = [values[name] for name in outputs]
     if is_zero(da) or set(outputs) <= {"p"}:
         return primal, list(map(zero_tangent, primal))

@@ -17,6 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import min_dim
+from jax.extend.core import Primitive
 
 from jaxqr._core.abstract import CoreResult
 from jaxqr._core.algebra import (
@@ -141,8 +142,7 @@ def _jvp(
     packed = not {"q_full", "h", "tau"}.isdisjoint(outputs)
     pivoted = pivoting != "none"
     needed = ("q", "r", *(("h", "tau") if packed else ()), *(("p",) if pivoted else ()))
-    asked = (*outputs, *(name for name in needed if name not in outputs))
-    values = dict(zip(asked, bind(qr_p, a, outputs=asked, pivoting=pivoting), strict=True))
+    values = bind_for_more(bind, qr_p, a, outputs, needed, pivoting=pivoting)
     primal = [values[name] for name in outputs]
     if is_zero(da) or set(outputs) <= {"p"}:
         return primal, list(map(zero_tangent, primal))
@@ -154,6 +154,19 @@ def _jvp(
     if packed:
         known.update(_packed_tangents(values, known, outputs))
     return primal, [known.get(name, zero_tangent(values[name])) for name in outputs]
+
+
+def bind_for_more(
+    bind: Callable[..., list[Array]],
+    p: Primitive,
+    a: Array,
+    outputs: tuple[str, ...],
+    needed: tuple[str, ...],
+    **params: Any,
+) -> Values:
+    """Bind a primitive with named outputs for those that are wanted and what a rule needs more."""
+    asked = (*outputs, *(name for name in needed if name not in outputs))
+    return dict(zip(asked, bind(p, a, outputs=asked, **params), strict=True))
 
 
 def _packed_tangents(

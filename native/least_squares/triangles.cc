@@ -11,32 +11,12 @@ namespace {
 // op(T) X = B for one triangle in the place of B (n x s), by rows; `Conjugate` is that of op.
 template <bool Conjugate, class S>
 void solve_in_place(const SolveProblem<S>& problem, const S* t, bool transpose, S* x, long s) {
-  const long n = problem.n;
-  const bool ascending = problem.lower != transpose;
-  for (long step = 0; step < n; ++step) {
-    const long i = ascending ? step : n - 1 - step;
-    const S* row = t + i * n;
-    S* target = x + i * s;
-    const long begin = problem.lower ? 0 : i + 1, end = problem.lower ? i : n;
-    if (!transpose && s == 1) {
-      *target -= inner_product<Conjugate>(row + begin, x + begin, end - begin);
-    } else if (!transpose) {
-      for (long j = begin; j < end; ++j) {
-        subtract_multiple<false>(x + j * s, Conjugate ? conjugate(row[j]) : row[j], target, s);
-      }
-    }
-    if (!problem.unit) {
-      const S diagonal = Conjugate ? conjugate(row[i]) : row[i];
-      for (long l = 0; l < s; ++l) target[l] /= diagonal;
-    }
-    if (transpose && s == 1) {
-      subtract_multiple<Conjugate>(row + begin, *target, x + begin, end - begin);
-    } else if (transpose) {
-      for (long j = begin; j < end; ++j) {
-        subtract_multiple<false>(target, Conjugate ? conjugate(row[j]) : row[j], x + j * s, s);
-      }
-    }
-  }
+  const auto divide = [&](S* target, const S& diagonal) {
+    if (problem.unit) return;
+    const S divisor = Conjugate ? conjugate(diagonal) : diagonal;
+    for (long l = 0; l < s; ++l) target[l] /= divisor;
+  };
+  substitute<Conjugate>(t, problem.n, problem.n, problem.lower, transpose, x, s, divide);
 }
 
 // A system from the right is one from the left for each row of X, with op(T) transposed.

@@ -49,6 +49,33 @@ inline void subtract_multiple(const S* a, S x, S* y, long count) {
   for (; i < count; ++i) y[i] -= product(Adjoint ? conjugate(a[i]) : a[i], x);
 }
 
+// op(T) X = B in the place of B (n x s), by rows, for a triangle T whose rows are `ld` apart; op
+// transposes or not, and conjugates if `Conjugate`. divide(x, d) divides a row of X by what is on
+// T's diagonal, if anything has to be divided.
+template <bool Conjugate, class S, class Divide>
+void substitute(const S* t, long ld, long n, bool lower, bool transpose, S* x, long s,
+                const Divide& divide) {
+  const bool ascending = lower != transpose;
+  for (long step = 0; step < n; ++step) {
+    const long i = ascending ? step : n - 1 - step;
+    const S* row = t + i * ld;
+    S* target = x + i * s;
+    const long begin = lower ? 0 : i + 1, end = lower ? i : n;
+    const auto entry = [&](long j) { return Conjugate ? conjugate(row[j]) : row[j]; };
+    if (!transpose && s == 1) {
+      *target -= inner_product<Conjugate>(row + begin, x + begin, end - begin);
+    } else if (!transpose) {
+      for (long j = begin; j < end; ++j) subtract_multiple<false>(x + j * s, entry(j), target, s);
+    }
+    divide(target, row[i]);
+    if (transpose && s == 1) {
+      subtract_multiple<Conjugate>(row + begin, *target, x + begin, end - begin);
+    } else if (transpose) {
+      for (long j = begin; j < end; ++j) subtract_multiple<false>(target, entry(j), x + j * s, s);
+    }
+  }
+}
+
 // C := R^{-1} C or, if `Adjoint`, R^{-H} C, for the upper triangle R of n rows, `ld` apart, with a
 // real diagonal, and a dense C (n x s).
 template <bool Adjoint, class S>
@@ -58,28 +85,9 @@ void solve_upper(const S* r, long ld, long n, S* c, long s) {
     return solve_triangular(true, Adjoint ? Op::kAdjoint : Op::kPlain, t,
                             dense(c, n, s, Order::kRows));
   }
-  for (long k = 0; k < n; ++k) {
-    const long i = Adjoint ? k : n - 1 - k;
-    const S* row = r + i * ld;
-    S* x = c + i * s;
-    if constexpr (!Adjoint) {
-      if (s == 1) {
-        *x -= inner_product<false>(row + i + 1, x + 1, n - 1 - i);
-      } else {
-        for (long j = i + 1; j < n; ++j) subtract_multiple<false>(c + j * s, row[j], x, s);
-      }
-    }
-    for (long l = 0; l < s; ++l) x[l] /= real_part(row[i]);
-    if constexpr (Adjoint) {
-      if (s == 1) {
-        subtract_multiple<true>(row + i + 1, *x, x + 1, n - 1 - i);
-      } else {
-        for (long j = i + 1; j < n; ++j) {
-          subtract_multiple<false>(x, conjugate(row[j]), c + j * s, s);
-        }
-      }
-    }
-  }
+  substitute<Adjoint>(r, ld, n, false, Adjoint, c, s, [s](S* x, const S& diagonal) {
+    for (long l = 0; l < s; ++l) x[l] /= real_part(diagonal);
+  });
 }
 
 }  // namespace jaxqr

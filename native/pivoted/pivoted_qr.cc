@@ -132,9 +132,8 @@ bool factor_by_sketches(const QrProblem<S>& problem, Pool& pool) {
   PivotedArrays<S> arrays(problem, workspace);
   const Scaling scaling = arrays.load(problem, pool);
   if (scaling.needed) return false;
-  if (!RandomizedFactorization<S>(arrays.a, problem.k(), arrays.tau, arrays.p, workspace).run(pool)) {
-    return false;
-  }
+  RandomizedFactorization<S> factorization(arrays.a, problem.k(), arrays.tau, arrays.p, workspace);
+  if (!factorization.run(pool)) return false;
   write_results(problem, arrays, false, pool);
   return true;
 }
